@@ -1,0 +1,1 @@
+//! Calls any plugin of a plugd server, from a program or from a shell.

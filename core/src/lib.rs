@@ -1,0 +1,64 @@
+//! What a plugd handler sees of the world, and the framed transport below it.
+//!
+//! A handler author needs [`Handler`], [`Call`], [`Status`], [`Descriptor`] and [`register!`]; the [`prelude`] holds
+//! them all. The server and the client need [`wire`], the bytes of the protocol as pure values, and [`transport`],
+//! which moves them over any [`AsyncRead`](tokio::io::AsyncRead) and [`AsyncWrite`](tokio::io::AsyncWrite).
+//!
+//! This crate knows no files, no configuration files and no sockets: a plugin's settings reach it as plain data.
+//!
+//! ```
+//! use plugd_core::prelude::*;
+//!
+//! #[derive(Debug)]
+//! struct Reverse;
+//!
+//! #[async_trait]
+//! impl Handler for Reverse {
+//!     async fn handle(&self, call: &mut Call) -> Result<(), Status> {
+//!         while let Some(data) = call.recv().await? {
+//!             call.send(data.iter().rev().copied().collect::<Vec<u8>>()).await?;
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! plugd_core::register!(|| {
+//!     Descriptor::new("reverse", "reverses the bytes of each frame")
+//!         .operation(Operation::new("reverse", "reverses the bytes of each frame").streams(Streaming::Both))
+//!         .handler(|| Reverse)
+//! });
+//! # assert!(plugd_core::Registry::linked().unwrap().handler("reverse").is_some());
+//! ```
+
+mod call;
+mod descriptor;
+mod handler;
+mod name;
+mod registry;
+mod schema;
+mod status;
+pub mod transport;
+pub mod wire;
+
+pub use call::{Call, Caller, Data, Input, Output, Peer, Request};
+pub use descriptor::{
+    Blueprint, Context, Descriptor, NoArguments, Operation, SettingError, Settings, StartError, Streaming,
+};
+pub use handler::Handler;
+pub use name::{NAME_LEN_MAX, is_legal_name, nearest};
+pub use registry::{Registration, Registry, RegistryError};
+pub use schema::{UnknownKey, unknown_keys};
+pub use status::{Code, Origin, Status};
+
+#[doc(hidden)]
+pub use inventory;
+
+/// Everything that an ordinary handler crate imports.
+pub mod prelude {
+    pub use crate::{
+        Call, Code, Context, Data, Descriptor, Handler, NoArguments, Operation, SettingError, Settings, StartError,
+        Status, Streaming,
+    };
+    pub use async_trait::async_trait;
+    pub use bytes::Bytes;
+}

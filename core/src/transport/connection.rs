@@ -1,0 +1,260 @@
+//! The server's side of a connection: the hello, then one call after the other.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::exchange::{Exchange, Inner};
+use super::{State, Stream, Violation, Watch};
+use crate::wire::{End, FrameLimits, Hello, HelloError, Kind};
+use crate::{Input, Output};
+
+/// Output over this length is written before the next call is looked at, in bytes; below it, answers leave together.
+const ANSWERS_LEN_MAX: usize = 64 << 10;
+
+/// How many bytes a refused peer may still send before its connection is dropped: a refusal that is followed by a reset
+/// is lost, and a reset follows unread bytes (RFC 1122, section 4.2.2.13).
+const LINGER_LEN_MAX: usize = 1 << 20;
+
+/// One connection of a server, over any [`Stream`].
+///
+/// The order of use is [`greet`](Connection::greet), then [`poll_next`](Connection::poll_next),
+/// [`begin`](Connection::begin) and [`finish`](Connection::finish) for each call, then [`close`](Connection::close).
+/// It sets no timers: whoever owns it decides how long to wait for what.
+#[derive(Debug)]
+pub struct Connection {
+    exchange: Arc<Exchange>,
+    limits: FrameLimits,
+}
+
+/// What comes next on a connection between two calls.
+#[derive(Debug)]
+pub enum Next {
+    /// The payload of an OPEN frame.
+    Open(Bytes),
+    /// The other side closed between two calls, as it may.
+    Closed,
+    /// The other side closed or broke the connection in the middle of a frame.
+    Cut(io::Error),
+    /// The other side broke the protocol; nothing that follows can be read.
+    Violation(Violation),
+}
+
+/// Why a connection never came to its first call.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GreetError {
+    /// The other side does not speak this protocol, or not this version.
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    /// The other side closed or broke the connection before its hello was whole.
+    #[error("connection ended before the hello: {0}")]
+    Cut(#[source] io::Error),
+}
+
+impl Connection {
+    /// Wraps a stream that has just been accepted; `limits` bounds what the other side may send.
+    pub fn new(io: Box<dyn Stream>, limits: FrameLimits) -> Connection {
+        Connection { exchange: Exchange::new(io, limits), limits }
+    }
+
+    /// Reads the other side's hello and queues ours.
+    ///
+    /// # Errors
+    ///
+    /// [`GreetError`]; on [`GreetError::Hello`] a refusal may still be written with [`refuse`](Connection::refuse).
+    ///
+    /// # Cancellation
+    ///
+    /// What has arrived stays; the next call carries on.
+    pub async fn greet(&mut self) -> Result<(), GreetError> {
+        let ours = Hello { data_len_max: self.limits.data_len_max };
+        poll_fn(|cx| {
+            let inner = &mut *self.exchange.lock();
+            loop {
+                if let Some(hello) = inner.inbound.take_hello()? {
+                    inner.caller_data_len_max = hello.data_len_max;
+                    inner.outbound.push_raw(&ours.encode());
+                    return Poll::Ready(Ok(()));
+                }
+                match ready!(inner.inbound.poll_fill(&mut *inner.io, cx)) {
+                    Ok(0) => return Poll::Ready(Err(GreetError::Cut(io::ErrorKind::UnexpectedEof.into()))),
+                    Ok(_) => {}
+                    Err(error) => return Poll::Ready(Err(GreetError::Cut(error))),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Takes the next opening header. Answers that are still queued are written before the stream is waited on.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        self.exchange.lock().poll_next(cx)
+    }
+
+    /// Whether part of a frame, or of the hello, has arrived and the rest is awaited.
+    pub fn is_mid_frame(&self) -> bool {
+        !self.exchange.lock().inbound.is_empty()
+    }
+
+    /// Begins the call that [`Next::Open`] announced.
+    pub fn begin(&mut self) -> (Input, Output, Watch) {
+        self.exchange.lock().begin();
+        let exchange = &self.exchange;
+        (Input::new(exchange.clone()), Output::new(exchange.clone()), Watch { exchange: exchange.clone() })
+    }
+
+    /// Queues the end of the call, then reads and forgets the rest of its input, up to its EOI or CANCEL.
+    ///
+    /// The call ends for the server when this returns; with `close` set it returns at once, since no call follows.
+    ///
+    /// # Errors
+    ///
+    /// [`Next::Cut`] or [`Next::Violation`] as [`Err`], when the rest of the input is not what it may be.
+    pub async fn finish(&mut self, end: &End, close: bool) -> Result<(), Next> {
+        {
+            let mut inner = self.exchange.lock();
+            inner.forget_queue();
+            inner.push_end(end, close);
+        }
+        if close {
+            return Ok(());
+        }
+        poll_fn(|cx| self.exchange.lock().poll_input_end(cx)).await
+    }
+
+    /// Writes an END that belongs to no call, or to one whose opening could not be read: the last words of a server.
+    pub fn say(&mut self, end: &End, close: bool) {
+        self.exchange.lock().push_end(end, close);
+    }
+
+    /// Queues bytes that are no frame, for a peer that does not speak this protocol.
+    pub fn refuse(&mut self, text: &[u8]) {
+        self.exchange.lock().outbound.push_raw(text);
+    }
+
+    /// Queues our own hello ahead of a refusal, for a peer that speaks another version of this protocol.
+    pub fn say_hello(&mut self) {
+        let hello = Hello { data_len_max: self.limits.data_len_max };
+        self.exchange.lock().outbound.push_raw(&hello.encode());
+    }
+
+    /// Marks a call as opened whose header was refused, so that [`finish`](Connection::finish) skips its input.
+    pub fn begin_refused(&mut self) {
+        self.exchange.lock().begin();
+    }
+
+    /// Writes what is queued, closes our side, and waits until the other side has read it or closed as well.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the stream reports.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future drops the connection; what was not written is lost.
+    pub async fn close(self) -> io::Result<()> {
+        poll_fn(|cx| {
+            let inner = &mut *self.exchange.lock();
+            inner.outbound.poll_flush(&mut *inner.io, cx)
+        })
+        .await?;
+        let Some(mut io) = self.take_stream() else { return Ok(()) };
+        io.shutdown().await?;
+        let mut lingering = (&mut io).take(LINGER_LEN_MAX as u64);
+        tokio::io::copy(&mut lingering, &mut tokio::io::sink()).await?;
+        Ok(())
+    }
+
+    /// The stream itself, when no call holds it any more.
+    fn take_stream(self) -> Option<Box<dyn Stream>> {
+        Arc::into_inner(self.exchange).map(|exchange| exchange.into_inner().io)
+    }
+}
+
+impl Inner {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        self.state = State::Idle;
+        loop {
+            if self.outbound.len() > ANSWERS_LEN_MAX
+                && let Err(error) = ready!(self.outbound.poll_flush(&mut *self.io, cx))
+            {
+                return Poll::Ready(Next::Cut(error));
+            }
+            match self.take_open() {
+                Ok(Some(payload)) => return Poll::Ready(Next::Open(payload)),
+                Ok(None) => {}
+                Err(violation) => return Poll::Ready(Next::Violation(violation)),
+            }
+            if let Poll::Ready(Err(error)) = self.outbound.poll_flush(&mut *self.io, cx) {
+                return Poll::Ready(Next::Cut(error));
+            }
+            let Poll::Ready(filled) = self.inbound.poll_fill(&mut *self.io, cx) else {
+                self.inbound.release();
+                self.outbound.release();
+                return Poll::Pending;
+            };
+            match filled {
+                Ok(0) if self.inbound.is_empty() => return Poll::Ready(Next::Closed),
+                Ok(0) => return Poll::Ready(Next::Cut(io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Next::Cut(error)),
+            }
+        }
+    }
+
+    /// Takes the next OPEN off the inbound half, and a CANCEL that came too late for the call before it.
+    fn take_open(&mut self) -> Result<Option<Bytes>, Violation> {
+        while let Some(header) = self.inbound.peek()? {
+            match header.kind {
+                Kind::Open => return Ok(self.inbound.take()?.map(|frame| frame.payload)),
+                Kind::Cancel if self.cancel_may_come => {
+                    self.cancel_may_come = false;
+                    self.inbound.take()?;
+                }
+                kind => return Err(Violation::Unexpected { kind, state: State::Idle }),
+            }
+        }
+        Ok(None)
+    }
+
+    fn poll_input_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Next>> {
+        while self.state == State::Input {
+            match self.skip_input() {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(violation) => return Poll::Ready(Err(Next::Violation(violation))),
+            }
+            if let Poll::Ready(Err(error)) = self.outbound.poll_flush(&mut *self.io, cx) {
+                return Poll::Ready(Err(Next::Cut(error)));
+            }
+            match ready!(self.inbound.poll_fill(&mut *self.io, cx)) {
+                Ok(0) => return Poll::Ready(Err(Next::Cut(io::ErrorKind::UnexpectedEof.into()))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(Next::Cut(error))),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads one frame of an ended call and forgets it.
+    fn skip_input(&mut self) -> Result<bool, Violation> {
+        let Some(frame) = self.inbound.take()? else {
+            return Ok(false);
+        };
+        match frame.header.kind {
+            Kind::Data => {}
+            Kind::EndOfInput => self.state = State::InputEnded,
+            Kind::Cancel => {
+                self.state = State::InputEnded;
+                self.cancel_may_come = false;
+            }
+            kind => return Err(Violation::Unexpected { kind, state: self.state }),
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,434 @@
+//! One call on a connection: the frames of its caller, the answers of its handler, and what interrupts both.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{Inbound, Outbound, Stream};
+use crate::wire::{CHANNEL_MAIN, End, Frame, FrameError, FrameHeader, FrameLimits, HEADER_LEN_MAX_LEAST, Kind};
+use crate::{Data, Status};
+
+/// How many bytes of input are read ahead of a handler, at the least one frame: enough to keep a fast caller busy.
+const READ_AHEAD_MAX: usize = 256 << 10;
+
+/// How many bytes of output may wait for a slow caller before the handler has to wait as well.
+const WRITE_AHEAD_MAX: usize = 256 << 10;
+
+/// How often a stream is asked whether its other side is gone, while unread input hides the answer.
+const HANG_UP_CHECK_PAUSE: Duration = Duration::from_secs(1);
+
+/// What ends a call from the caller's side before its handler returns.
+#[derive(Debug)]
+pub enum Interrupt {
+    /// The caller sent CANCEL.
+    Cancelled,
+    /// The connection broke, or the caller closed it.
+    Vanished(io::Error),
+    /// The caller broke the protocol; nothing that follows on the connection can be read.
+    Violation(Violation),
+}
+
+/// Where in its life a connection is, as seen by the server; named in violations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// No call is open.
+    Idle,
+    /// A call is open and its caller may send input.
+    Input,
+    /// A call is open and its caller has sent all input.
+    InputEnded,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            State::Idle => "outside a call",
+            State::Input => "within a call",
+            State::InputEnded => "after the end of input",
+        }
+    }
+}
+
+/// How a caller broke the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// Bytes that are no frame, or one that is too long.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A good frame that may not come now, or not from this side.
+    #[error("{} not allowed {}", .kind.name(), .state.name())]
+    Unexpected {
+        /// The kind of the frame.
+        kind: Kind,
+        /// When it came.
+        state: State,
+    },
+}
+
+/// The bytes of payload that a call has moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// From the caller to the handler, in bytes.
+    pub received: u64,
+    /// From the handler to the caller, in bytes.
+    pub sent: u64,
+}
+
+/// A connection's stream, shared by the handler's two halves and the watch; all run in the connection's one task.
+pub(crate) struct Exchange(Mutex<Inner>);
+
+pub(super) struct Inner {
+    pub(super) io: Box<dyn Stream>,
+    pub(super) inbound: Inbound,
+    pub(super) outbound: Outbound,
+    /// The longest DATA payload that the caller accepts.
+    pub(super) caller_data_len_max: u32,
+    pub(super) header_len_max: u32,
+    pub(super) state: State,
+    /// Whether a CANCEL may still belong to the latest call.
+    pub(super) cancel_may_come: bool,
+    queue: VecDeque<Data>,
+    queue_len: usize,
+    /// What the caller did, until the watch reports it.
+    interrupt: Option<Interrupt>,
+    /// What receiving and sending fail with, once the router has decided.
+    stopped: Option<Status>,
+    stop_token: Option<CancellationToken>,
+    receiver: Option<Waker>,
+    sender: Option<Waker>,
+    head_allowed: bool,
+    pub(super) traffic: Traffic,
+}
+
+impl Exchange {
+    pub(super) fn new(io: Box<dyn Stream>, limits: FrameLimits) -> Arc<Exchange> {
+        Arc::new(Exchange(Mutex::new(Inner {
+            io,
+            inbound: Inbound::new(limits),
+            outbound: Outbound::new(),
+            caller_data_len_max: crate::wire::DATA_LEN_MAX_LEAST,
+            header_len_max: limits.header_len_max.max(HEADER_LEN_MAX_LEAST),
+            state: State::Idle,
+            cancel_may_come: false,
+            queue: VecDeque::new(),
+            queue_len: 0,
+            interrupt: None,
+            stopped: None,
+            stop_token: None,
+            receiver: None,
+            sender: None,
+            head_allowed: false,
+            traffic: Traffic::default(),
+        })))
+    }
+
+    /// A panicking handler never holds the lock, so a poisoned one is still whole.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn into_inner(self) -> Inner {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the caller's next data, or `None` at the end of its input.
+    pub(crate) fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Data>, Status>> {
+        self.lock().poll_recv(cx)
+    }
+
+    /// Waits until there is room for output.
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        self.lock().poll_room(cx)
+    }
+
+    /// Queues as much of `data` as one frame holds and returns the rest; there is room.
+    pub(crate) fn push_data(&self, data: Data) -> Option<Data> {
+        self.lock().push_data(data)
+    }
+
+    /// Queues the handler's own header.
+    pub(crate) fn push_head(&self, payload: Vec<u8>) -> Result<(), Status> {
+        self.lock().push_head(payload)
+    }
+
+    /// A token that is cancelled when the call is stopped.
+    pub(crate) fn stop_token(&self) -> CancellationToken {
+        let mut inner = self.lock();
+        let stopped = inner.stopped.is_some();
+        let token = inner.stop_token.get_or_insert_with(CancellationToken::new).clone();
+        if stopped {
+            token.cancel();
+        }
+        token
+    }
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Exchange").finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// Makes everything ready for the next call.
+    pub(super) fn begin(&mut self) {
+        self.state = State::Input;
+        self.cancel_may_come = true;
+        self.interrupt = None;
+        self.stopped = None;
+        self.stop_token = None;
+        self.head_allowed = true;
+        self.traffic = Traffic::default();
+    }
+
+    /// Forgets the input that the handler did not receive.
+    pub(super) fn forget_queue(&mut self) {
+        self.queue.clear();
+        self.queue_len = 0;
+        self.receiver = None;
+        self.sender = None;
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Data>, Status>> {
+        loop {
+            if let Some(status) = &self.stopped {
+                return Poll::Ready(Err(status.clone()));
+            }
+            if let Some(data) = self.queue.pop_front() {
+                self.queue_len -= data.payload.len();
+                return Poll::Ready(Ok(Some(data)));
+            }
+            if self.interrupt.is_none() && self.state == State::InputEnded {
+                return Poll::Ready(Ok(None));
+            }
+            if self.interrupt.is_some() || !self.advance(cx).is_ready() {
+                remember(&mut self.receiver, cx);
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Queues one more frame of the caller, or reads one more time, or notes an interrupt; pending when none is possible.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.take_input() {
+            Ok(true) => return Poll::Ready(()),
+            Ok(false) => {}
+            Err(violation) => {
+                self.interrupt = Some(Interrupt::Violation(violation));
+                return Poll::Ready(());
+            }
+        }
+        match ready!(self.inbound.poll_fill(&mut *self.io, cx)) {
+            Ok(0) => self.interrupt = Some(Interrupt::Vanished(io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => {}
+            Err(error) => self.interrupt = Some(Interrupt::Vanished(error)),
+        }
+        Poll::Ready(())
+    }
+
+    /// Takes one frame of the present call off the inbound half. Frames of the next call stay where they are.
+    fn take_input(&mut self) -> Result<bool, Violation> {
+        let header = match self.inbound.peek() {
+            Ok(Some(header)) => header,
+            Ok(None) => return Ok(false),
+            // After the end of input a bad frame belongs to what follows, and this call may still end well.
+            Err(_) if self.state == State::InputEnded => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        if self.state == State::InputEnded && header.kind != Kind::Cancel {
+            return Ok(false);
+        }
+        let Some(frame) = self.inbound.take()? else {
+            return Ok(false);
+        };
+        self.accept_input(frame)?;
+        Ok(true)
+    }
+
+    fn accept_input(&mut self, frame: Frame) -> Result<(), Violation> {
+        match frame.header.kind {
+            Kind::Data => {
+                self.traffic.received += u64::from(frame.header.payload_len);
+                self.queue_len += frame.payload.len();
+                let FrameHeader { channel, more, .. } = frame.header;
+                self.queue.push_back(Data { channel, more, payload: frame.payload });
+            }
+            Kind::EndOfInput => self.state = State::InputEnded,
+            Kind::Cancel => {
+                self.state = State::InputEnded;
+                self.cancel_may_come = false;
+                self.interrupt = Some(Interrupt::Cancelled);
+            }
+            kind => return Err(Violation::Unexpected { kind, state: self.state }),
+        }
+        Ok(())
+    }
+
+    /// Whether the handler has left so much input unread that no more may be taken.
+    fn is_full(&self) -> bool {
+        match self.state {
+            State::InputEnded => self.inbound.len() >= READ_AHEAD_MAX,
+            _ => self.queue_len >= READ_AHEAD_MAX,
+        }
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        if let Some(status) = &self.stopped {
+            return Poll::Ready(Err(status.clone()));
+        }
+        if self.outbound.len() < WRITE_AHEAD_MAX {
+            return Poll::Ready(Ok(()));
+        }
+        self.flush(cx);
+        if self.interrupt.is_none() && self.outbound.len() < WRITE_AHEAD_MAX {
+            return Poll::Ready(Ok(()));
+        }
+        remember(&mut self.sender, cx);
+        Poll::Pending
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) {
+        if let Poll::Ready(Err(error)) = self.outbound.poll_flush(&mut *self.io, cx) {
+            self.interrupt.get_or_insert(Interrupt::Vanished(error));
+        }
+    }
+
+    fn push_data(&mut self, mut data: Data) -> Option<Data> {
+        self.head_allowed = false;
+        let len_max = self.caller_data_len_max as usize;
+        let rest = (data.payload.len() > len_max).then(|| data.payload.split_off(len_max));
+        let payload_len = data.payload.len() as u32;
+        self.traffic.sent += u64::from(payload_len);
+        let header = FrameHeader {
+            more: data.more || rest.is_some(),
+            channel: data.channel,
+            ..FrameHeader::new(Kind::Data, payload_len)
+        };
+        self.outbound.push(header, data.payload);
+        rest.map(|payload| Data { payload, ..data })
+    }
+
+    fn push_head(&mut self, payload: Vec<u8>) -> Result<(), Status> {
+        if let Some(status) = &self.stopped {
+            return Err(status.clone());
+        }
+        if !self.head_allowed {
+            return Err(Status::internal("head-too-late", "the handler sent its header twice or after data"));
+        }
+        if payload.len() > self.header_len_max as usize {
+            return Err(Status::internal("head-too-long", "the handler's header does not fit"));
+        }
+        self.head_allowed = false;
+        self.outbound.push(FrameHeader::new(Kind::Head, payload.len() as u32), payload.into());
+        Ok(())
+    }
+
+    pub(super) fn push_end(&mut self, end: &End, close: bool) {
+        let payload = Bytes::from(end.encode(self.header_len_max));
+        let header = FrameHeader { close, ..FrameHeader::new(Kind::End, payload.len() as u32) };
+        self.outbound.push(header, payload);
+    }
+
+    /// Keeps output and input moving beside the handler, until the caller interrupts the call.
+    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
+        self.flush(cx);
+        if self.outbound.len() < WRITE_AHEAD_MAX
+            && let Some(sender) = self.sender.take()
+        {
+            sender.wake();
+        }
+        while self.interrupt.is_none() && !self.is_full() && self.advance(cx).is_ready() {}
+        if let Some(interrupt) = self.interrupt.take() {
+            return Poll::Ready(interrupt);
+        }
+        let has_input = !self.queue.is_empty() || self.state == State::InputEnded;
+        if has_input && let Some(receiver) = self.receiver.take() {
+            receiver.wake();
+        }
+        Poll::Pending
+    }
+}
+
+/// Stores the waker of `cx`, cheaply when it is already there.
+fn remember(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    match slot {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *slot = Some(cx.waker().clone()),
+    }
+}
+
+/// Keeps a connection moving while a handler runs, and stops the call.
+///
+/// The router polls [`Watch::interrupted`] beside the handler, in the same task and after it.
+#[derive(Debug)]
+pub struct Watch {
+    pub(super) exchange: Arc<Exchange>,
+}
+
+impl Watch {
+    /// Writes what the handler sends and reads ahead of what it receives, until the caller interrupts the call.
+    ///
+    /// At most 256 KiB are read ahead, or one frame; past that the caller has to wait, and what it sends (a CANCEL
+    /// included) takes effect when the handler has received what came before. A closed stream is noticed within
+    /// a second all the same, where the stream can tell.
+    ///
+    /// # Cancellation
+    ///
+    /// Nothing is lost when the future is dropped; the next one carries on.
+    pub async fn interrupted(&self) -> Interrupt {
+        let mut hang_up_check: Option<Pin<Box<Sleep>>> = None;
+        poll_fn(|cx| {
+            let mut inner = self.exchange.lock();
+            if let Poll::Ready(interrupt) = inner.poll_beside(cx) {
+                return Poll::Ready(interrupt);
+            }
+            if !inner.is_full() {
+                hang_up_check = None;
+                return Poll::Pending;
+            }
+            let check = hang_up_check.get_or_insert_with(|| Box::pin(sleep(HANG_UP_CHECK_PAUSE)));
+            while check.as_mut().poll(cx).is_ready() {
+                if inner.io.is_hung_up() {
+                    return Poll::Ready(Interrupt::Vanished(io::ErrorKind::ConnectionReset.into()));
+                }
+                check.as_mut().reset(Instant::now() + HANG_UP_CHECK_PAUSE);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Makes receiving and sending fail with `status` from now on, and tells the handler that the call is cancelled.
+    pub fn stop(&self, status: Status) {
+        let mut inner = self.exchange.lock();
+        inner.stopped = Some(status);
+        let token = inner.stop_token.clone();
+        let wakers = [inner.receiver.take(), inner.sender.take()];
+        drop(inner);
+        if let Some(token) = token {
+            token.cancel();
+        }
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// The bytes of payload that the call has moved so far.
+    pub fn traffic(&self) -> Traffic {
+        self.exchange.lock().traffic
+    }
+}
+
+impl Data {
+    /// Data on the main channel that ends its message.
+    pub fn main(payload: impl Into<Bytes>) -> Data {
+        Data { channel: CHANNEL_MAIN, more: false, payload: payload.into() }
+    }
+}

@@ -1,0 +1,160 @@
+//! The writing half of a framed stream.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncWrite;
+
+use crate::wire::FrameHeader;
+
+/// Payloads up to this length are copied behind their header, in bytes; longer ones are sent from where they lie.
+const COPY_LEN_MAX: usize = 2 << 10;
+
+/// How many pieces one system call writes at the most.
+const SLICES_MAX: usize = 64;
+
+/// Frames on their way out: many leave in one system call.
+#[derive(Debug, Default)]
+pub struct Outbound {
+    pieces: VecDeque<Bytes>,
+    tail: BytesMut,
+    pieces_len: usize,
+}
+
+impl Outbound {
+    /// An empty half.
+    pub fn new() -> Outbound {
+        Outbound::default()
+    }
+
+    /// How many bytes wait to be written.
+    pub fn len(&self) -> usize {
+        self.pieces_len + self.tail.len()
+    }
+
+    /// Whether everything has been written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Queues bytes that are no frame: a hello, or a refusal in the other side's own protocol.
+    pub fn push_raw(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+    }
+
+    /// Queues one frame; `header.payload_len` is the length of `payload`. A long payload is not copied.
+    pub fn push(&mut self, header: FrameHeader, payload: Bytes) {
+        debug_assert_eq!(header.payload_len as usize, payload.len(), "the header announces its payload");
+        self.tail.extend_from_slice(&header.encode());
+        if payload.len() <= COPY_LEN_MAX {
+            self.tail.extend_from_slice(&payload);
+            return;
+        }
+        let head = self.tail.split().freeze();
+        self.pieces_len += head.len() + payload.len();
+        self.pieces.push_back(head);
+        self.pieces.push_back(payload);
+    }
+
+    /// Writes until nothing waits any more.
+    ///
+    /// # Errors
+    ///
+    /// Whatever `io` reports; `WriteZero` when it takes nothing.
+    pub fn poll_flush<W>(&mut self, io: &mut W, cx: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        W: AsyncWrite + Unpin + ?Sized,
+    {
+        while !self.is_empty() {
+            let written = ready!(self.poll_write(io, cx))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.advance(written);
+        }
+        Pin::new(io).poll_flush(cx)
+    }
+
+    fn poll_write<W>(&self, io: &mut W, cx: &mut Context<'_>) -> Poll<io::Result<usize>>
+    where
+        W: AsyncWrite + Unpin + ?Sized,
+    {
+        let io = Pin::new(io);
+        if self.pieces.is_empty() {
+            return io.poll_write(cx, &self.tail);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let waiting = self.pieces.iter().map(|piece| &piece[..]).chain([&self.tail[..]]);
+        let mut count = 0;
+        for (slice, piece) in slices.iter_mut().zip(waiting) {
+            *slice = IoSlice::new(piece);
+            count += 1;
+        }
+        io.poll_write_vectored(cx, &slices[..count])
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        while let Some(piece) = self.pieces.front_mut() {
+            if written < piece.len() {
+                piece.advance(written);
+                self.pieces_len -= written;
+                return;
+            }
+            written -= piece.len();
+            self.pieces_len -= piece.len();
+            self.pieces.pop_front();
+        }
+        self.tail.advance(written);
+    }
+
+    /// Gives the memory back when nothing waits, so that an idle connection holds none.
+    pub fn release(&mut self) {
+        if self.is_empty() {
+            *self = Outbound::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+    use crate::wire::{Frame, FrameLimits, Kind};
+
+    proptest! {
+        #[test]
+        fn frames_leave_whole_and_in_order_through_a_pipe_of_any_width(
+            lens in proptest::collection::vec(0usize..6000, 0..12), pipe_len in 1usize..9000
+        ) {
+            let frames: Vec<Frame> = (0u8..).zip(&lens).map(|(fill, &len)| Frame {
+                header: FrameHeader::new(Kind::Data, len as u32),
+                payload: vec![fill; len].into(),
+            }).collect();
+            let arrived = tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async {
+                let (mut near, mut far) = tokio::io::duplex(pipe_len);
+                let mut outbound = Outbound::new();
+                for frame in &frames {
+                    outbound.push(frame.header, frame.payload.clone());
+                }
+                let write = async move {
+                    std::future::poll_fn(|cx| outbound.poll_flush(&mut near, cx)).await.expect("an open pipe");
+                    assert!(outbound.is_empty());
+                };
+                let mut bytes = Vec::new();
+                let (_, read) = futures_util::future::join(write, far.read_to_end(&mut bytes)).await;
+                read.expect("an open pipe");
+                bytes
+            });
+            let mut buf = BytesMut::from(&arrived[..]);
+            for frame in frames {
+                prop_assert_eq!(Frame::take(&mut buf, FrameLimits::default()), Ok(Some(frame)));
+            }
+            prop_assert!(buf.is_empty());
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The last frame of a call: its status and what the handler adds to it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::json::{JSON_DEPTH_MAX, json_depth_exceeds};
+use crate::{Code, Origin, Status};
+
+/// How a call ended, as it stands in an END frame.
+///
+/// ```text
+/// code     integer, required: gRPC's canonical number
+/// name     string, the canonical name of the code, for people
+/// reason   string, a stable word for programs; absent when there is none
+/// message  string, a line for people; absent when there is none
+/// origin   string: handler, caller, deadline, limit, access, drain or server; absent means handler
+/// retry    boolean, whether the same call may safely be tried again; absent means false
+/// trailer  object, what the handler adds to the end; absent when it adds nothing
+/// ```
+///
+/// An empty payload means plain success: code 0 by the handler, no trailer. Unknown keys are ignored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct End {
+    /// How the call ended.
+    pub status: Status,
+    /// What the handler adds, such as an exit code; present on success and on failure alike.
+    pub trailer: Option<Map<String, Value>>,
+}
+
+/// Why the payload of an END frame cannot be read. What it ends has ended; how is not known.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EndError {
+    /// The payload is no JSON object of the documented shape.
+    #[error("end of the call is malformed: {0}")]
+    Json(serde_json::Error),
+    /// Arrays and objects nest too deep.
+    #[error("end of the call nests too deep; allowed: {JSON_DEPTH_MAX} levels")]
+    Depth,
+    /// The code is none of the canonical ones.
+    #[error("unknown status code {found}; known: 0 to 16")]
+    Code {
+        /// The number that was found.
+        found: u8,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct EndObject {
+    code: u8,
+    #[serde(default)]
+    name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    reason: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    message: String,
+    #[serde(default = "handler")]
+    origin: Origin,
+    #[serde(default)]
+    retry: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trailer: Option<Map<String, Value>>,
+}
+
+fn handler() -> Origin {
+    Origin::Handler
+}
+
+impl From<Status> for End {
+    fn from(status: Status) -> End {
+        End { status, trailer: None }
+    }
+}
+
+impl End {
+    /// Writes the payload of an END frame, with its strings cut where it would be longer than `len_max` bytes.
+    pub fn encode(&self, len_max: u32) -> Vec<u8> {
+        if self.trailer.is_none() && self.status == Status::ok() {
+            return Vec::new();
+        }
+        let payload = self.encode_whole();
+        if payload.len() <= len_max as usize {
+            return payload;
+        }
+        self.shortened().encode_whole()
+    }
+
+    fn encode_whole(&self) -> Vec<u8> {
+        let object = EndObject {
+            code: self.status.code().number(),
+            name: self.status.code().name().to_owned(),
+            reason: self.status.reason().to_owned(),
+            message: self.status.message().to_owned(),
+            origin: self.status.origin(),
+            retry: self.status.retry(),
+            trailer: self.trailer.clone(),
+        };
+        serde_json::to_vec(&object).expect("strings, numbers and JSON values always serialise")
+    }
+
+    /// An end that surely fits: a status whose texts are cut. A trailer that does not fit is a fault of the handler.
+    fn shortened(&self) -> End {
+        // Escaped, a character takes at most six bytes per byte; 64 and 64 of them stay below every allowed bound.
+        const TEXT_LEN_MAX: usize = 64;
+        let cut = |text: &str| text.chars().take(TEXT_LEN_MAX / 4).collect::<String>();
+        if self.trailer.is_some() {
+            return Status::internal("trailer-too-long", "the handler's trailer does not fit").into();
+        }
+        Status::new(self.status.code(), cut(self.status.reason()), cut(self.status.message()))
+            .with_origin(self.status.origin())
+            .with_retry(self.status.retry())
+            .into()
+    }
+
+    /// Reads the payload of an END frame.
+    ///
+    /// # Errors
+    ///
+    /// [`EndError`]; the call has ended all the same.
+    pub fn decode(payload: &[u8]) -> Result<End, EndError> {
+        if payload.is_empty() {
+            return Ok(Status::ok().into());
+        }
+        if json_depth_exceeds(payload, JSON_DEPTH_MAX) {
+            return Err(EndError::Depth);
+        }
+        let object: EndObject = serde_json::from_slice(payload).map_err(EndError::Json)?;
+        let code = Code::from_number(object.code).ok_or(EndError::Code { found: object.code })?;
+        let status =
+            Status::new(code, object.reason, object.message).with_origin(object.origin).with_retry(object.retry);
+        Ok(End { status, trailer: object.trailer })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn plain_success_takes_no_payload() {
+        let end = End::from(Status::ok());
+        assert!(end.encode(1024).is_empty());
+        assert_eq!(End::decode(&[]).expect("plain success"), end);
+    }
+
+    #[test]
+    fn status_and_trailer_survive_the_round_trip() {
+        let status = Status::not_found("unknown-plugin", "no \"x\"").with_origin(Origin::Server).with_retry(true);
+        let end = End { status, trailer: json!({ "exit": { "code": 3 } }).as_object().cloned() };
+        assert_eq!(End::decode(&end.encode(1024)).expect("our own end"), end);
+    }
+
+    #[test]
+    fn detail_stays_off_the_wire() {
+        let end = End::from(Status::internal("broken", "it broke").with_detail("/etc/secret"));
+        assert!(!String::from_utf8_lossy(&end.encode(1024)).contains("secret"));
+    }
+
+    #[test]
+    fn an_end_always_fits() {
+        let endless = "\u{1}".repeat(100_000);
+        let end = End::from(Status::internal(endless.clone(), endless));
+        let payload = end.encode(1024);
+        assert!(payload.len() <= 1024, "{}", payload.len());
+        assert_eq!(End::decode(&payload).expect("a shortened end").status.code(), Code::Internal);
+    }
+}

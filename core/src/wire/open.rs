@@ -1,0 +1,157 @@
+//! The opening header: which command is called, with which arguments, until when.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::json::{JSON_DEPTH_MAX, json_depth_exceeds};
+
+/// The longest command, in bytes: two names and the dot between them, with room.
+pub const COMMAND_LEN_MAX: usize = 160;
+
+/// The most entries of metadata in one opening header: enough for a trace and a few labels.
+pub const METADATA_ENTRIES_MAX: usize = 32;
+
+/// The longest deadline that may be asked for, 30 days: further away is a mistake, or a clock's overflow.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The JSON object in an OPEN frame.
+///
+/// ```text
+/// command      string, required: PLUGIN or PLUGIN.OPERATION
+/// args         object, the operation's arguments; absent means none
+/// deadline_ms  integer, how long the call may take from its arrival, in milliseconds; absent means no wish
+/// metadata     object of strings that the server passes to the handler untouched; absent means none
+/// ```
+///
+/// Other keys are refused.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Open<'a> {
+    /// What is called: a plugin, or a plugin and one of its operations with a dot between them.
+    #[serde(borrow)]
+    pub command: Cow<'a, str>,
+    /// The operation's arguments, an object as JSON text; `None` means none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<Box<RawValue>>,
+    /// How long the call may take from its arrival at the server, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// What the handler is told beside the arguments, untouched.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Why an opening header is refused. The frame was whole, so the connection stays.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The payload is no JSON object of the documented shape.
+    #[error("opening header is malformed: {0}")]
+    Json(serde_json::Error),
+    /// Arrays and objects nest too deep.
+    #[error("opening header nests too deep; allowed: {JSON_DEPTH_MAX} levels")]
+    Depth,
+    /// The command is empty or too long.
+    #[error("command of {found} bytes refused; allowed: 1 to {COMMAND_LEN_MAX}")]
+    CommandLen {
+        /// Its length in bytes.
+        found: usize,
+    },
+    /// The arguments are something else than an object.
+    #[error("arguments must be an object")]
+    Args,
+    /// The deadline is too far away.
+    #[error("deadline of {found} ms too long; allowed: {} ms", DEADLINE_MAX.as_millis())]
+    Deadline {
+        /// The deadline that was asked for, in milliseconds.
+        found: u64,
+    },
+    /// There is too much metadata.
+    #[error("{found} entries of metadata refused; allowed: {METADATA_ENTRIES_MAX}")]
+    Metadata {
+        /// The number of entries.
+        found: usize,
+    },
+}
+
+impl<'a> Open<'a> {
+    /// A call of `command` without arguments.
+    pub fn new(command: impl Into<Cow<'a, str>>) -> Open<'a> {
+        Open { command: command.into(), args: None, deadline_ms: None, metadata: BTreeMap::new() }
+    }
+
+    /// Reads the payload of an OPEN frame.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], which says what was found and what is allowed.
+    pub fn decode(payload: &'a [u8]) -> Result<Open<'a>, OpenError> {
+        if json_depth_exceeds(payload, JSON_DEPTH_MAX) {
+            return Err(OpenError::Depth);
+        }
+        let open: Open<'a> = serde_json::from_slice(payload).map_err(OpenError::Json)?;
+        open.check()?;
+        Ok(open)
+    }
+
+    fn check(&self) -> Result<(), OpenError> {
+        if self.command.is_empty() || self.command.len() > COMMAND_LEN_MAX {
+            return Err(OpenError::CommandLen { found: self.command.len() });
+        }
+        if self.args.as_ref().is_some_and(|args| !args.get().starts_with('{')) {
+            return Err(OpenError::Args);
+        }
+        if let Some(found) = self.deadline_ms
+            && Duration::from_millis(found) > DEADLINE_MAX
+        {
+            return Err(OpenError::Deadline { found });
+        }
+        if self.metadata.len() > METADATA_ENTRIES_MAX {
+            return Err(OpenError::Metadata { found: self.metadata.len() });
+        }
+        Ok(())
+    }
+
+    /// Writes the payload of an OPEN frame.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("strings, numbers and JSON text always serialise")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(json: &str) -> String {
+        Open::decode(json.as_bytes()).expect_err("a refused header").to_string()
+    }
+
+    #[test]
+    fn a_full_header_survives_the_round_trip() {
+        let json = r#"{"command":"docs.get","args":{"path":"a\n"},"deadline_ms":5,"metadata":{"k":"v"}}"#;
+        let open = Open::decode(json.as_bytes()).expect("a good header");
+        assert_eq!(open.command, "docs.get");
+        assert_eq!(open.deadline_ms, Some(5));
+        assert_eq!(open.encode(), json.as_bytes());
+    }
+
+    #[test]
+    fn every_refusal_says_what_is_wrong() {
+        assert!(refusal("not json").starts_with("opening header is malformed: expected"));
+        assert!(refusal("{}").contains("missing field `command`"));
+        assert!(refusal(r#"{"command":"a","comand":1}"#).contains("unknown field `comand`"));
+        assert!(refusal(r#"{"command":"a","command":"b"}"#).contains("duplicate field"));
+        assert_eq!(refusal(r#"{"command":""}"#), "command of 0 bytes refused; allowed: 1 to 160");
+        assert_eq!(refusal(r#"{"command":"a","args":[1]}"#), "arguments must be an object");
+        assert_eq!(
+            refusal(r#"{"command":"a","deadline_ms":9999999999999}"#),
+            "deadline of 9999999999999 ms too long; allowed: 2592000000 ms"
+        );
+        let deep = format!(r#"{{"command":"a","args":{}1{}}}"#, r#"{"a":"#.repeat(100), "}".repeat(100));
+        assert_eq!(refusal(&deep), "opening header nests too deep; allowed: 32 levels");
+    }
+}

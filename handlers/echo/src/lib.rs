@@ -1,0 +1,1 @@
+//! Streams back what comes, frame by frame.

@@ -1,0 +1,1 @@
+//! Serves files below one directory.

@@ -1,0 +1,1 @@
+//! Runs commands and streams their output.

@@ -1,0 +1,1 @@
+//! Upper-cases text as it streams.

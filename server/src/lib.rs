@@ -1,0 +1,1 @@
+//! Serves the plugins that a configuration enables, over framed connections.
