@@ -1,9 +1,7 @@
 //! What a handler crate says of itself: its name, its operations, its settings, and how an instance is built.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -11,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::call::without_position;
 use crate::schema::unknown_keys;
+use crate::settings::{self, Blueprint, SettingError, Settings};
 use crate::{Handler, Status};
 
 /// How an operation moves data.
@@ -58,7 +57,7 @@ pub struct Operation {
 impl Operation {
     /// A unary operation without arguments and effects; `name` is a [legal name](crate::is_legal_name).
     pub fn new(name: &'static str, summary: &'static str) -> Operation {
-        let args = schema_of::<NoArguments>();
+        let args = settings::schema_of::<NoArguments>();
         Operation { name, summary, streaming: Streaming::Unary, effects: false, channels: Vec::new(), args }
     }
 
@@ -86,7 +85,7 @@ impl Operation {
     /// Says which arguments the operation takes; the handler reads the same type with [`Call::args`](crate::Call::args).
     #[must_use]
     pub fn args<A: JsonSchema + DeserializeOwned>(mut self) -> Operation {
-        self.args = schema_of::<A>();
+        self.args = settings::schema_of::<A>();
         self
     }
 
@@ -136,106 +135,6 @@ impl Operation {
     }
 }
 
-/// A setting that cannot be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}{message}", if .path.is_empty() { String::new() } else { format!("{}: ", .path.join(".")) })]
-pub struct SettingError {
-    /// Where it stands within the plugin's settings: keys, and indices of arrays in decimal. Empty means all of them.
-    pub path: Vec<String>,
-    /// What was found and what is allowed.
-    pub message: String,
-}
-
-impl SettingError {
-    /// Complains about the setting at `key`, with dots between the levels.
-    pub fn new(key: &str, message: impl Into<String>) -> SettingError {
-        let path = key.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect();
-        SettingError { path, message: message.into() }
-    }
-}
-
-/// Why an instance could not be built although its settings are good, such as a directory that cannot be made.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct StartError {
-    message: String,
-    #[source]
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
-}
-
-impl StartError {
-    /// Says what was tried.
-    pub fn new(message: impl Into<String>) -> StartError {
-        StartError { message: message.into(), source: None }
-    }
-
-    /// Keeps the cause.
-    #[must_use]
-    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StartError {
-        self.source = Some(source.into());
-        self
-    }
-}
-
-/// Where an instance is built.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct Context {
-    /// The directory that relative paths in settings start from: the configuration file's own.
-    pub base_dir: PathBuf,
-}
-
-impl Context {
-    /// A context whose relative paths start from `base_dir`.
-    pub fn new(base_dir: impl Into<PathBuf>) -> Context {
-        Context { base_dir: base_dir.into() }
-    }
-}
-
-/// The settings of a handler: plain data that knows how to check itself and what to become.
-pub trait Settings: DeserializeOwned + JsonSchema + Send + 'static {
-    /// What the settings build.
-    type Handler: Handler;
-
-    /// Checks what types cannot say. It has no effects: it also runs for disabled plugins and for `plugd check`.
-    ///
-    /// # Errors
-    ///
-    /// Every setting that cannot be.
-    fn check(&self) -> Result<(), Vec<SettingError>> {
-        Ok(())
-    }
-
-    /// Builds an instance, once the whole configuration has been accepted.
-    ///
-    /// # Errors
-    ///
-    /// What keeps the instance from working; the server then does not start.
-    fn build(self, context: &Context) -> Result<Self::Handler, StartError>;
-}
-
-type Prepared = Box<dyn FnOnce(&Context) -> Result<Arc<dyn Handler>, StartError> + Send>;
-
-/// Settings that were checked, ready to become an instance.
-pub struct Blueprint(Prepared);
-
-impl Blueprint {
-    /// Builds the instance; see [`Settings::build`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Settings::build`].
-    pub fn build(self, context: &Context) -> Result<Arc<dyn Handler>, StartError> {
-        (self.0)(context)
-    }
-}
-
-impl std::fmt::Debug for Blueprint {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("Blueprint")
-    }
-}
-
 type Prepare = Box<dyn Fn(Value) -> Result<Blueprint, Vec<SettingError>> + Send + Sync>;
 
 /// What a handler crate says of itself.
@@ -262,7 +161,7 @@ impl Descriptor {
             name,
             summary,
             operations: Vec::new(),
-            settings: schema_of::<NoArguments>(),
+            settings: settings::schema_of::<NoArguments>(),
             prepare: None,
             package: "",
             version: "",
@@ -281,8 +180,8 @@ impl Descriptor {
     pub fn handler<H: Handler>(mut self, make: fn() -> H) -> Descriptor {
         let schema = self.settings.clone();
         self.prepare = Some(Box::new(move |settings| {
-            refuse_unknown(&schema, &settings)?;
-            Ok(Blueprint(Box::new(move |_| Ok(Arc::new(make())))))
+            let unknown = settings::unknown_settings(&schema, &settings);
+            if unknown.is_empty() { Ok(Blueprint::new(move |_| Ok(Arc::new(make())))) } else { Err(unknown) }
         }));
         self
     }
@@ -290,9 +189,9 @@ impl Descriptor {
     /// Says which settings the handler has; they build its instances.
     #[must_use]
     pub fn settings<S: Settings>(mut self) -> Descriptor {
-        self.settings = schema_of::<S>();
+        self.settings = settings::schema_of::<S>();
         let schema = self.settings.clone();
-        self.prepare = Some(Box::new(move |settings| prepare::<S>(&schema, settings)));
+        self.prepare = Some(Box::new(move |settings| settings::prepare::<S>(&schema, settings)));
         self
     }
 
@@ -334,7 +233,7 @@ impl Descriptor {
     ///
     /// # Errors
     ///
-    /// Every unknown key, the first value of a wrong type, and everything that [`Settings::check`] finds.
+    /// Every unknown key, every value of a wrong type, and everything that [`Settings::check`] finds.
     pub fn prepare(&self, settings: Value) -> Result<Blueprint, Vec<SettingError>> {
         match &self.prepare {
             Some(prepare) => prepare(settings),
@@ -354,40 +253,4 @@ impl Descriptor {
             "settings": self.settings,
         })
     }
-}
-
-fn prepare<S: Settings>(schema: &Schema, settings: Value) -> Result<Blueprint, Vec<SettingError>> {
-    let unknown = refuse_unknown(schema, &settings).err().unwrap_or_default();
-    // Settings that say `deny_unknown_fields` stop at the first unknown key, which has just been reported better.
-    let settings: S = match serde_path_to_error::deserialize(settings) {
-        Ok(settings) => settings,
-        Err(_) if !unknown.is_empty() => return Err(unknown),
-        Err(error) => {
-            let path = error.path().iter().map(ToString::to_string).filter(|part| part != "?").collect();
-            return Err(vec![SettingError { path, message: without_position(&error.into_inner()) }]);
-        }
-    };
-    let mut errors = unknown;
-    errors.extend(settings.check().err().unwrap_or_default());
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    Ok(Blueprint(Box::new(move |context| Ok(Arc::new(settings.build(context)?)))))
-}
-
-fn refuse_unknown(schema: &Schema, settings: &Value) -> Result<(), Vec<SettingError>> {
-    let unknown = unknown_keys(schema.as_value(), settings);
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    let error = |key: crate::UnknownKey| SettingError {
-        message: format!("unknown setting \"{}\"{}", key.key(), key.remedy()),
-        path: key.path,
-    };
-    Err(unknown.into_iter().map(error).collect())
-}
-
-fn schema_of<T: JsonSchema>() -> Schema {
-    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    settings.into_generator().into_root_schema_for::<T>()
 }

@@ -36,18 +36,18 @@ mod handler;
 mod name;
 mod registry;
 mod schema;
+mod settings;
 mod status;
 pub mod transport;
 pub mod wire;
 
 pub use call::{Call, Caller, Data, Input, Output, Peer, Request};
-pub use descriptor::{
-    Blueprint, Context, Descriptor, NoArguments, Operation, SettingError, Settings, StartError, Streaming,
-};
+pub use descriptor::{Descriptor, NoArguments, Operation, Streaming};
 pub use handler::Handler;
 pub use name::{NAME_LEN_MAX, is_legal_name, nearest};
 pub use registry::{Registration, Registry, RegistryError};
 pub use schema::{UnknownKey, unknown_keys};
+pub use settings::{Blueprint, Context, SettingError, Settings, StartError, read_settings};
 pub use status::{Code, Origin, Status};
 
 #[doc(hidden)]

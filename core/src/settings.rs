@@ -1,0 +1,245 @@
+//! Settings: plain data that is checked as a whole before anything is built from it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_path_to_error::Segment;
+
+use crate::Handler;
+use crate::call::without_position;
+use crate::schema::{UnknownKey, unknown_keys};
+
+/// A setting that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{message}", if .path.is_empty() { String::new() } else { format!("{}: ", .path.join(".")) })]
+pub struct SettingError {
+    /// Where it stands within the plugin's settings: keys, and indices of arrays in decimal. Empty means all of them.
+    pub path: Vec<String>,
+    /// What was found and what is allowed.
+    pub message: String,
+}
+
+impl SettingError {
+    /// Complains about the setting at `key`, with dots between the levels.
+    pub fn new(key: &str, message: impl Into<String>) -> SettingError {
+        let path = key.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        SettingError { path, message: message.into() }
+    }
+}
+
+/// Why an instance could not be built although its settings are good, such as a directory that cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StartError {
+    message: String,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StartError {
+    /// Says what was tried.
+    pub fn new(message: impl Into<String>) -> StartError {
+        StartError { message: message.into(), source: None }
+    }
+
+    /// Keeps the cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StartError {
+        self.source = Some(source.into());
+        self
+    }
+}
+
+/// Where an instance is built.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Context {
+    /// The directory that relative paths in settings start from: the configuration file's own.
+    pub base_dir: PathBuf,
+}
+
+impl Context {
+    /// A context whose relative paths start from `base_dir`.
+    pub fn new(base_dir: impl Into<PathBuf>) -> Context {
+        Context { base_dir: base_dir.into() }
+    }
+}
+
+/// The settings of a handler: plain data that knows how to check itself and what to become.
+pub trait Settings: DeserializeOwned + JsonSchema + Send + 'static {
+    /// What the settings build.
+    type Handler: Handler;
+
+    /// Checks what types cannot say. It has no effects: it also runs for disabled plugins and for `plugd check`.
+    ///
+    /// # Errors
+    ///
+    /// Every setting that cannot be.
+    fn check(&self) -> Result<(), Vec<SettingError>> {
+        Ok(())
+    }
+
+    /// Builds an instance, once the whole configuration has been accepted.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the instance from working; the server then does not start.
+    fn build(self, context: &Context) -> Result<Self::Handler, StartError>;
+}
+
+type Build = Box<dyn FnOnce(&Context) -> Result<Arc<dyn Handler>, StartError> + Send>;
+
+/// Settings that were checked, ready to become an instance.
+pub struct Blueprint(Build);
+
+impl Blueprint {
+    pub(crate) fn new(
+        build: impl FnOnce(&Context) -> Result<Arc<dyn Handler>, StartError> + Send + 'static,
+    ) -> Blueprint {
+        Blueprint(Box::new(build))
+    }
+
+    /// Builds the instance; see [`Settings::build`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::build`].
+    pub fn build(self, context: &Context) -> Result<Arc<dyn Handler>, StartError> {
+        (self.0)(context)
+    }
+}
+
+impl std::fmt::Debug for Blueprint {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Blueprint")
+    }
+}
+
+/// Reads `value` as `S` and reports everything that is wrong with it, not just what serde meets first.
+///
+/// Unknown keys come first, sorted by path; then, one by one, the values of a wrong type and the keys that are missing.
+///
+/// # Errors
+///
+/// Every setting that cannot be.
+pub fn read_settings<S: DeserializeOwned + JsonSchema>(value: Value) -> Result<S, Vec<SettingError>> {
+    read(&schema_of::<S>(), value)
+}
+
+fn read<S: DeserializeOwned>(schema: &Schema, mut value: Value) -> Result<S, Vec<SettingError>> {
+    let mut errors = unknown_settings(schema, &value);
+    let mut bad: BTreeSet<Vec<String>> = errors.iter().map(|error| error.path.clone()).collect();
+    for path in &bad {
+        remove(&mut value, path);
+    }
+    // A type error ends serde's reading. With the culprit taken out, the next reading finds the next one; each removes
+    // a key, so this ends. What is missing because it was taken out has been reported already.
+    loop {
+        match serde_path_to_error::deserialize::<_, S>(value.clone()) {
+            Ok(settings) if errors.is_empty() => return Ok(settings),
+            Ok(_) => return Err(errors),
+            Err(error) => {
+                let error = setting_error(&error);
+                let removed = remove(&mut value, &error.path);
+                let follows = !removed && bad.iter().any(|path| is_missing(&error, path));
+                bad.insert(error.path.clone());
+                if !follows {
+                    errors.push(error);
+                }
+                if !removed {
+                    return Err(errors);
+                }
+            }
+        }
+    }
+}
+
+fn setting_error(error: &serde_path_to_error::Error<serde_json::Error>) -> SettingError {
+    let path = error.path().iter().filter_map(|segment| match segment {
+        Segment::Map { key } => Some(key.clone()),
+        Segment::Seq { index } => Some(index.to_string()),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    });
+    SettingError { path: path.collect(), message: without_position(error.inner()) }
+}
+
+fn is_missing(error: &SettingError, path: &[String]) -> bool {
+    path.last().is_some_and(|key| error.message == format!("missing field `{key}`"))
+}
+
+/// Takes the value at `path` out, with the whole array when it stands in one; reports whether there was one.
+fn remove(value: &mut Value, path: &[String]) -> bool {
+    let Some((key, rest)) = path.split_first() else { return false };
+    let Value::Object(members) = value else { return false };
+    match members.get_mut(key) {
+        Some(member) if member.is_object() && !rest.is_empty() => remove(member, rest),
+        Some(_) => members.remove(key).is_some(),
+        None => false,
+    }
+}
+
+pub(crate) fn prepare<S: Settings>(schema: &Schema, settings: Value) -> Result<Blueprint, Vec<SettingError>> {
+    let settings: S = read(schema, settings)?;
+    settings.check()?;
+    Ok(Blueprint::new(move |context| Ok(Arc::new(settings.build(context)?))))
+}
+
+pub(crate) fn unknown_settings(schema: &Schema, settings: &Value) -> Vec<SettingError> {
+    let error = |key: UnknownKey| SettingError {
+        message: format!("unknown key \"{}\"{}", key.key(), key.remedy()),
+        path: key.path,
+    };
+    unknown_keys(schema.as_value(), settings).into_iter().map(error).collect()
+}
+
+pub(crate) fn schema_of<T: JsonSchema>() -> Schema {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<T>()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code, reason = "only the reading is tested")]
+    struct Sample {
+        root: String,
+        #[serde(default)]
+        writable: bool,
+        #[serde(default)]
+        sizes: Vec<u8>,
+    }
+
+    fn complaints(value: Value) -> Vec<String> {
+        read_settings::<Sample>(value).expect_err("bad settings").iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn every_bad_setting_is_reported_at_once() {
+        let found = complaints(json!({ "rot": 1, "root": 5, "writable": "yes", "sizes": [1, 999] }));
+        assert_eq!(
+            found,
+            [
+                "rot: unknown key \"rot\"; did you mean \"root\"?; allowed: root, sizes, writable",
+                "root: invalid type: integer `5`, expected a string",
+                "sizes.1: invalid value: integer `999`, expected u8",
+                "writable: invalid type: string \"yes\", expected a boolean",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert_eq!(complaints(json!({})), ["missing field `root`"]);
+    }
+}
