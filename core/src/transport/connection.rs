@@ -31,16 +31,14 @@ pub struct Connection {
     limits: FrameLimits,
 }
 
-/// What comes next on a connection between two calls.
+/// How the other side brings a connection to its end.
 #[derive(Debug)]
-pub enum Next {
-    /// The payload of an OPEN frame.
-    Open(Bytes),
-    /// The other side closed between two calls, as it may.
+pub enum Departure {
+    /// It closed between two calls, as it may.
     Closed,
-    /// The other side closed or broke the connection in the middle of a frame.
+    /// It closed or broke the connection in the middle of a frame or a call.
     Cut(io::Error),
-    /// The other side broke the protocol; nothing that follows can be read.
+    /// It broke the protocol; nothing that follows can be read.
     Violation(Violation),
 }
 
@@ -91,8 +89,12 @@ impl Connection {
         .await
     }
 
-    /// Takes the next opening header. Answers that are still queued are written before the stream is waited on.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+    /// Takes the payload of the next OPEN frame. Answers that are still queued are written before the stream is waited on.
+    ///
+    /// # Errors
+    ///
+    /// [`Departure`], when no call follows.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Departure>> {
         self.exchange.lock().poll_next(cx)
     }
 
@@ -101,7 +103,7 @@ impl Connection {
         !self.exchange.lock().inbound.is_empty()
     }
 
-    /// Begins the call that [`Next::Open`] announced.
+    /// Begins the call whose opening header was taken.
     pub fn begin(&mut self) -> (Input, Output, Watch) {
         self.exchange.lock().begin();
         let exchange = &self.exchange;
@@ -114,8 +116,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Next::Cut`] or [`Next::Violation`] as [`Err`], when the rest of the input is not what it may be.
-    pub async fn finish(&mut self, end: &End, close: bool) -> Result<(), Next> {
+    /// [`Departure::Cut`] or [`Departure::Violation`], when the rest of the input is not what it may be.
+    pub async fn finish(&mut self, end: &End, close: bool) -> Result<(), Departure> {
         {
             let mut inner = self.exchange.lock();
             inner.forget_queue();
@@ -127,13 +129,13 @@ impl Connection {
         poll_fn(|cx| self.exchange.lock().poll_input_end(cx)).await
     }
 
-    /// Writes an END that belongs to no call, or to one whose opening could not be read: the last words of a server.
-    pub fn say(&mut self, end: &End, close: bool) {
-        self.exchange.lock().push_end(end, close);
+    /// Queues an END that belongs to no call, and announces that the connection closes: the last words of a server.
+    pub fn say(&mut self, end: &End) {
+        self.exchange.lock().push_end(end, true);
     }
 
     /// Queues bytes that are no frame, for a peer that does not speak this protocol.
-    pub fn refuse(&mut self, text: &[u8]) {
+    pub fn say_raw(&mut self, text: &[u8]) {
         self.exchange.lock().outbound.push_raw(text);
     }
 
@@ -177,21 +179,21 @@ impl Connection {
 }
 
 impl Inner {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Departure>> {
         self.state = State::Idle;
         loop {
             if self.outbound.len() > ANSWERS_LEN_MAX
                 && let Err(error) = ready!(self.outbound.poll_flush(&mut *self.io, cx))
             {
-                return Poll::Ready(Next::Cut(error));
+                return Poll::Ready(Err(Departure::Cut(error)));
             }
             match self.take_open() {
-                Ok(Some(payload)) => return Poll::Ready(Next::Open(payload)),
+                Ok(Some(payload)) => return Poll::Ready(Ok(payload)),
                 Ok(None) => {}
-                Err(violation) => return Poll::Ready(Next::Violation(violation)),
+                Err(violation) => return Poll::Ready(Err(Departure::Violation(violation))),
             }
             if let Poll::Ready(Err(error)) = self.outbound.poll_flush(&mut *self.io, cx) {
-                return Poll::Ready(Next::Cut(error));
+                return Poll::Ready(Err(Departure::Cut(error)));
             }
             let Poll::Ready(filled) = self.inbound.poll_fill(&mut *self.io, cx) else {
                 self.inbound.release();
@@ -199,10 +201,10 @@ impl Inner {
                 return Poll::Pending;
             };
             match filled {
-                Ok(0) if self.inbound.is_empty() => return Poll::Ready(Next::Closed),
-                Ok(0) => return Poll::Ready(Next::Cut(io::ErrorKind::UnexpectedEof.into())),
+                Ok(0) if self.inbound.is_empty() => return Poll::Ready(Err(Departure::Closed)),
+                Ok(0) => return Poll::Ready(Err(Departure::Cut(io::ErrorKind::UnexpectedEof.into()))),
                 Ok(_) => {}
-                Err(error) => return Poll::Ready(Next::Cut(error)),
+                Err(error) => return Poll::Ready(Err(Departure::Cut(error))),
             }
         }
     }
@@ -222,20 +224,20 @@ impl Inner {
         Ok(None)
     }
 
-    fn poll_input_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Next>> {
+    fn poll_input_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Departure>> {
         while self.state == State::Input {
             match self.skip_input() {
                 Ok(true) => continue,
                 Ok(false) => {}
-                Err(violation) => return Poll::Ready(Err(Next::Violation(violation))),
+                Err(violation) => return Poll::Ready(Err(Departure::Violation(violation))),
             }
             if let Poll::Ready(Err(error)) = self.outbound.poll_flush(&mut *self.io, cx) {
-                return Poll::Ready(Err(Next::Cut(error)));
+                return Poll::Ready(Err(Departure::Cut(error)));
             }
             match ready!(self.inbound.poll_fill(&mut *self.io, cx)) {
-                Ok(0) => return Poll::Ready(Err(Next::Cut(io::ErrorKind::UnexpectedEof.into()))),
+                Ok(0) => return Poll::Ready(Err(Departure::Cut(io::ErrorKind::UnexpectedEof.into()))),
                 Ok(_) => {}
-                Err(error) => return Poll::Ready(Err(Next::Cut(error))),
+                Err(error) => return Poll::Ready(Err(Departure::Cut(error))),
             }
         }
         Poll::Ready(Ok(()))

@@ -12,7 +12,7 @@ mod inbound;
 mod outbound;
 mod stream;
 
-pub use connection::{Connection, GreetError, Next};
+pub use connection::{Connection, Departure, GreetError};
 pub use exchange::{Interrupt, State, Traffic, Violation, Watch};
 pub use inbound::Inbound;
 pub use outbound::Outbound;

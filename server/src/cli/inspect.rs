@@ -1,0 +1,60 @@
+//! `plugd check` and `plugd list`: what a configuration would serve.
+
+use plugd_core::Registry;
+use serde_json::json;
+
+use super::{Failure, config, print};
+use crate::address::ListenAddress;
+use crate::config::{Config, Origin};
+
+/// Says that the configuration is good, or everything that is wrong with it.
+pub(super) fn check(origin: &Origin, registry: &Registry, listen: &[ListenAddress]) -> Result<(), Failure> {
+    let config = config(origin, registry, listen)?;
+    let enabled = config.plugins.iter().filter(|plugin| plugin.enabled).count();
+    let counts = format!("{} plugins, {enabled} enabled", config.plugins.len());
+    print(&format!("{}: good; {counts}\n", origin.path().display()))
+}
+
+/// Lists the linked handlers, and the plugins that use them.
+pub(super) fn list(origin: &Origin, registry: &Registry, json: bool) -> Result<(), Failure> {
+    let config = config(origin, registry, &[])?;
+    if json { list_json(registry, &config) } else { list_text(registry, &config) }
+}
+
+fn list_json(registry: &Registry, config: &Config) -> Result<(), Failure> {
+    let handlers: Vec<_> = registry
+        .handlers()
+        .map(|handler| {
+            let plugins: Vec<_> = config
+                .plugins
+                .iter()
+                .filter(|plugin| plugin.handler == handler.name())
+                .map(|plugin| json!({ "name": plugin.name, "enabled": plugin.enabled }))
+                .collect();
+            json!({
+                "handler": handler.name(),
+                "package": handler.package(),
+                "version": handler.version(),
+                "summary": handler.summary(),
+                "plugins": plugins,
+            })
+        })
+        .collect();
+    print(&format!("{:#}\n", json!({ "handlers": handlers })))
+}
+
+fn list_text(registry: &Registry, config: &Config) -> Result<(), Failure> {
+    let mut text = format!("{:<12}{:<22}{:<48}{}\n", "HANDLER", "PACKAGE", "SUMMARY", "PLUGINS");
+    for handler in registry.handlers() {
+        let plugins: Vec<String> = config
+            .plugins
+            .iter()
+            .filter(|plugin| plugin.handler == handler.name())
+            .map(|plugin| if plugin.enabled { plugin.name.clone() } else { format!("{} (disabled)", plugin.name) })
+            .collect();
+        let plugins = if plugins.is_empty() { "-".to_owned() } else { plugins.join(", ") };
+        let package = format!("{} {}", handler.package(), handler.version());
+        text += &format!("{:<12}{package:<22}{:<48}{plugins}\n", handler.name(), handler.summary());
+    }
+    print(&text)
+}

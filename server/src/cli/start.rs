@@ -1,0 +1,72 @@
+//! `plugd`: starts the server and stops it on signals.
+
+use plugd_core::Registry;
+use tracing::{info, warn};
+
+use super::{Cli, Failure, config, print};
+use crate::logging;
+use crate::server::{Control, Server};
+
+/// Serves until a signal says stop.
+pub(super) fn start(cli: &Cli, registry: Registry) -> Result<(), Failure> {
+    let origin = cli.source.origin()?;
+    let config = config(&origin, &registry, &cli.listen)?;
+    let filter = cli.log.as_deref().unwrap_or(&config.server.log);
+    logging::init(filter, cli.log_format.unwrap_or(config.server.log_format)).map_err(Failure::Refused)?;
+    info!(config = %origin.path().display(), version = env!("CARGO_PKG_VERSION"), "starting");
+    if config.plugins.iter().all(|plugin| !plugin.enabled) {
+        warn!("every plugin is disabled; enable one in the configuration");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
+    let served = runtime.block_on(serve(config, registry));
+    // Blocking work that outlived its call must not hold up the end of the process.
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve(config: crate::config::Config, registry: Registry) -> Result<(), Failure> {
+    let server = Server::bind(config, registry).await?;
+    let control = server.control();
+    let signals = tokio::spawn(stop_on_signals(control).map_err(Failure::Runtime)?);
+    for address in server.addresses() {
+        print(&format!("plugd listening on {address}\n"))?;
+    }
+    if let Some(address) = server.addresses().first() {
+        info!("try: plug -s {address} call upper --data hello");
+    }
+    server.run().await;
+    signals.abort();
+    Ok(())
+}
+
+/// The first signal drains, the second stops at once. The handlers are installed before this returns.
+#[cfg(unix)]
+fn stop_on_signals(control: Control) -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let mut stops = [Control::drain as fn(&Control), Control::stop_at_once].into_iter();
+        loop {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            info!(signal = name, "told to stop");
+            stops.next().unwrap_or(Control::stop_at_once)(&control);
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn stop_on_signals(control: Control) -> std::io::Result<impl Future<Output = ()>> {
+    Ok(async move {
+        while tokio::signal::ctrl_c().await.is_ok() {
+            control.drain();
+            if tokio::signal::ctrl_c().await.is_ok() {
+                control.stop_at_once();
+            }
+        }
+    })
+}

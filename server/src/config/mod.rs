@@ -1,0 +1,266 @@
+//! From a text to a checked configuration, with every error at once and nothing written on the way.
+
+mod document;
+mod error;
+mod section;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use plugd_core::{Blueprint, NAME_LEN_MAX, Registry, is_legal_name, nearest, read_settings};
+use serde_json::Value;
+
+use self::document::{Document, position};
+use self::section::{PluginSection, ServerSection};
+use crate::address::ListenAddress;
+use crate::handlers::SHIPPED;
+
+pub use self::error::{ConfigError, ConfigErrors};
+pub use self::section::{LogFormat, ServerSettings};
+
+/// The name that no plugin may take: the server itself answers under it.
+pub(crate) const RESERVED: &str = "plugd";
+
+/// The longest configuration that is read, in bytes; a larger file is some other file.
+const TEXT_LEN_MAX: u64 = 1 << 20;
+
+/// What a server serves when there is no file at all: nothing that touches the machine.
+const BUILT_IN: &str = "[plugins.echo]\n\n[plugins.upper]\n";
+
+const SECTIONS: [&str; 2] = ["plugins", "server"];
+
+/// Where a configuration comes from.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    file: PathBuf,
+    base_dir: PathBuf,
+    text: Vec<u8>,
+}
+
+impl Origin {
+    /// A configuration in memory; relative paths in it start from the current directory.
+    pub fn text(text: impl Into<String>) -> Origin {
+        Origin { file: "<text>".into(), base_dir: PathBuf::new(), text: text.into().into_bytes() }
+    }
+
+    /// What is served without any file: `echo` and `upper`.
+    pub fn built_in() -> Origin {
+        Origin { file: "<built-in>".into(), ..Origin::text(BUILT_IN) }
+    }
+
+    /// Reads a file of at most 1 MiB; relative paths in it start from its own directory.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigErrors`] that says why the file cannot be read.
+    pub fn file(path: &Path) -> Result<Origin, ConfigErrors> {
+        let text = read_bounded(path).map_err(|message| {
+            ConfigErrors::new(vec![ConfigError { file: path.to_owned(), position: None, message }])
+        })?;
+        let base_dir = path.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(Origin { file: path.to_owned(), base_dir, text })
+    }
+
+    /// The file, or what stands for it.
+    pub fn path(&self) -> &Path {
+        &self.file
+    }
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
+    use std::io::Read as _;
+
+    let refused = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file; `plugd init` writes a commented one".to_owned(),
+        _ => format!("cannot be read: {error}"),
+    };
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path).map_err(refused)?;
+    file.take(TEXT_LEN_MAX + 1).read_to_end(&mut text).map_err(refused)?;
+    if text.len() as u64 > TEXT_LEN_MAX {
+        return Err(format!("more than {TEXT_LEN_MAX} bytes; this is no configuration"));
+    }
+    Ok(text)
+}
+
+/// A plugin as it is configured, checked and not yet built.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct PluginConfig {
+    /// Its name.
+    pub name: String,
+    /// The name of its handler, which is linked.
+    pub handler: String,
+    /// Whether it can be called.
+    pub enabled: bool,
+    /// How long a call may take; `None` means as long as the caller wants.
+    pub deadline_max: Option<Duration>,
+    pub(crate) blueprint: Blueprint,
+}
+
+/// A checked configuration.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The settings of the server itself.
+    pub server: ServerSettings,
+    /// Every plugin, enabled or not, sorted by name.
+    pub plugins: Vec<PluginConfig>,
+    pub(crate) base_dir: PathBuf,
+}
+
+impl Config {
+    /// Reads and checks a configuration against the handlers that are linked. `listen`, when it is not empty, takes the
+    /// place of the addresses in the file.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigErrors`] with everything that is wrong, in the order of the file.
+    pub fn parse(origin: &Origin, registry: &Registry, listen: &[ListenAddress]) -> Result<Config, ConfigErrors> {
+        let text = utf8(origin).map_err(|error| ConfigErrors::new(vec![error]))?;
+        let document = Document::parse(&origin.file, text).map_err(ConfigErrors::new)?;
+        let mut reader = Reader { document, registry, errors: Vec::new() };
+        reader.refuse_unknown_sections();
+        let server = reader.server(listen);
+        let plugins = reader.plugins(server.as_ref());
+        match server {
+            Some(server) if reader.errors.is_empty() => {
+                Ok(Config { server, plugins, base_dir: origin.base_dir.clone() })
+            }
+            _ => Err(ConfigErrors::new(reader.errors)),
+        }
+    }
+}
+
+fn utf8(origin: &Origin) -> Result<&str, ConfigError> {
+    std::str::from_utf8(&origin.text).map_err(|error| ConfigError {
+        file: origin.file.clone(),
+        position: Some(position(&origin.text, error.valid_up_to())),
+        message: format!("byte {:#04x} is not UTF-8", origin.text[error.valid_up_to()]),
+    })
+}
+
+struct Reader<'a> {
+    document: Document<'a>,
+    registry: &'a Registry,
+    errors: Vec<ConfigError>,
+}
+
+impl Reader<'_> {
+    fn refuse_unknown_sections(&mut self) {
+        for key in self.document.keys().filter(|key| !SECTIONS.contains(key)) {
+            let hint = nearest(key, SECTIONS).map_or(String::new(), |known| format!("; did you mean \"{known}\"?"));
+            let message = format!("unknown section \"{key}\"{hint}; allowed: {}", SECTIONS.join(", "));
+            self.errors.push(self.document.error(&[key], message));
+        }
+    }
+
+    fn server(&mut self, listen: &[ListenAddress]) -> Option<ServerSettings> {
+        let value = self.document.section("server").cloned().unwrap_or_else(|| Value::Object(Default::default()));
+        match read_settings::<ServerSection>(value).and_then(ServerSection::check) {
+            Ok(settings) if listen.is_empty() => Some(settings),
+            Ok(settings) => Some(ServerSettings { listen: listen.to_vec(), ..settings }),
+            Err(errors) => {
+                self.errors.extend(self.document.setting_errors(&["server"], errors));
+                None
+            }
+        }
+    }
+
+    fn plugins(&mut self, server: Option<&ServerSettings>) -> Vec<PluginConfig> {
+        let sections = match self.document.section("plugins") {
+            Some(Value::Object(sections)) if !sections.is_empty() => sections.clone(),
+            Some(Value::Object(_)) | None => {
+                let message = "no plugin is configured; add one, such as [plugins.echo], or see `plugd init`";
+                self.errors.push(self.document.error(&["plugins"], message));
+                return Vec::new();
+            }
+            Some(_) => {
+                self.errors.push(self.document.error(&["plugins"], "plugins is no table; write [plugins.NAME]"));
+                return Vec::new();
+            }
+        };
+        sections.into_iter().filter_map(|(name, value)| self.plugin(name, value, server)).collect()
+    }
+
+    fn plugin(&mut self, name: String, value: Value, server: Option<&ServerSettings>) -> Option<PluginConfig> {
+        let path = ["plugins", &name];
+        self.check_name(&name);
+        let section = match read_settings::<PluginSection>(value) {
+            Ok(section) => section,
+            Err(errors) => {
+                self.errors.extend(self.document.setting_errors(&path, errors));
+                return None;
+            }
+        };
+        let limits_path = ["plugins", &name, "limits"];
+        let limits_errors = section.limits.check().err().unwrap_or_default();
+        self.errors.extend(self.document.setting_errors(&limits_path, limits_errors));
+        let handler = section.handler.clone().unwrap_or_else(|| name.clone());
+        self.check_exposure(&name, &handler, &section, server);
+        let blueprint = self.prepare(&name, &handler, &section)?;
+        let PluginSection { enabled, limits, .. } = section;
+        Some(PluginConfig { name, handler, enabled, deadline_max: limits.deadline, blueprint })
+    }
+
+    fn check_name(&mut self, name: &str) {
+        let message = if name == RESERVED {
+            format!("the plugin name \"{RESERVED}\" is reserved; the server itself answers under it")
+        } else if is_legal_name(name) {
+            return;
+        } else {
+            format!("illegal plugin name {name:?}; allowed: [a-z][a-z0-9_-]*, at most {NAME_LEN_MAX} bytes")
+        };
+        self.errors.push(self.document.error(&["plugins", name], message));
+    }
+
+    /// What changes or runs things stays on this machine unless the operator says otherwise, per plugin.
+    fn check_exposure(&mut self, name: &str, handler: &str, section: &PluginSection, server: Option<&ServerSettings>) {
+        let exposed = server.and_then(|server| server.listen.iter().find(|address| !address.is_local()));
+        let has_effects = |name| {
+            let handler = self.registry.handler(name);
+            handler.is_some_and(|handler| handler.operations().iter().any(|operation| operation.effects()))
+        };
+        if let Some(address) = exposed
+            && section.enabled
+            && !section.insecure
+            && has_effects(handler)
+        {
+            let message = format!(
+                "plugins.{name} changes or runs things and would be open to everybody who reaches {address}; \
+                 listen on loopback, disable it, or accept that with `insecure = true`"
+            );
+            self.errors.push(self.document.error(&["plugins", name], message));
+        }
+    }
+
+    fn prepare(&mut self, name: &str, handler: &str, section: &PluginSection) -> Option<Blueprint> {
+        let Some(descriptor) = self.registry.handler(handler) else {
+            let message = self.unknown_handler(name, handler);
+            self.errors.push(self.document.error(&["plugins", name, "handler"], message));
+            return None;
+        };
+        match descriptor.prepare(Value::Object(section.config.clone())) {
+            Ok(blueprint) => Some(blueprint),
+            Err(errors) => {
+                self.errors.extend(self.document.setting_errors(&["plugins", name, "config"], errors));
+                None
+            }
+        }
+    }
+
+    fn unknown_handler(&self, name: &str, handler: &str) -> String {
+        let linked = self.registry.names().collect::<Vec<_>>().join(", ");
+        if SHIPPED.contains(&handler) {
+            return format!(
+                "plugins.{name}: handler \"{handler}\" is not linked into this program; build one with it, or remove \
+                 the plugin; linked: {linked}"
+            );
+        }
+        let hint = match self.registry.nearest(handler) {
+            Some(known) => format!("did you mean \"{known}\"?"),
+            None => "say which one with `handler = \"NAME\"`".to_owned(),
+        };
+        format!("plugins.{name}: unknown handler {handler:?}; {hint}; linked: {linked}")
+    }
+}

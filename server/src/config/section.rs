@@ -1,0 +1,225 @@
+//! The sections of a configuration as they are written, and the checks that types cannot make.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use plugd_core::SettingError;
+use plugd_core::wire::{
+    DATA_LEN_MAX, DATA_LEN_MAX_DEFAULT, DATA_LEN_MAX_LEAST, DEADLINE_MAX, FrameLimits, HEADER_LEN_MAX,
+    HEADER_LEN_MAX_LEAST,
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::address::{DEFAULT_PORT, ListenAddress};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// A JSON object on each line.
+    Json,
+}
+
+/// The section `[server]`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ServerSection {
+    /// Where to listen.
+    listen: Vec<String>,
+    /// How many connections may be open at once.
+    connections_max: u32,
+    /// The longest data frame that is accepted.
+    #[schemars(with = "String")]
+    frame_max: ByteSize,
+    /// The longest opening header that is accepted.
+    #[schemars(with = "String")]
+    header_max: ByteSize,
+    /// How long a new connection, or a header that has begun to arrive, may take until the header is whole.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    header_timeout: Duration,
+    /// How long a connection may wait between two calls.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    idle_timeout: Duration,
+    /// How long running calls may take to finish when the server is told to stop.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    drain_timeout: Duration,
+    /// How long a handler may take to clean up after its call was cancelled.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    grace: Duration,
+    /// What is logged: a level, or a filter such as `info,plugd::call=debug`.
+    log: String,
+    /// How log lines look: text or json.
+    log_format: LogFormat,
+}
+
+impl Default for ServerSection {
+    fn default() -> ServerSection {
+        ServerSection {
+            listen: vec![format!("tcp://127.0.0.1:{DEFAULT_PORT}")],
+            connections_max: 1024,
+            frame_max: ByteSize(DATA_LEN_MAX_DEFAULT.into()),
+            header_max: ByteSize(HEADER_LEN_MAX.into()),
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(300),
+            drain_timeout: Duration::from_secs(10),
+            grace: Duration::from_secs(2),
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+/// The checked settings of the server itself.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ServerSettings {
+    /// Where to listen; at least one address.
+    pub listen: Vec<ListenAddress>,
+    /// How many connections may be open at once, 1 to 100,000.
+    pub connections_max: u32,
+    /// The longest frames that are accepted.
+    pub frame_limits: FrameLimits,
+    /// How long a new connection, or a header that has begun to arrive, may take until the header is whole.
+    pub header_timeout: Duration,
+    /// How long a connection may wait between two calls.
+    pub idle_timeout: Duration,
+    /// How long running calls may take to finish when the server is told to stop.
+    pub drain_timeout: Duration,
+    /// How long a handler may take to clean up after its call was cancelled.
+    pub grace: Duration,
+    /// What is logged, as a filter of `tracing-subscriber`.
+    pub log: String,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+impl ServerSection {
+    /// Checks every bound. No time and no size is ever without a limit.
+    pub(super) fn check(self) -> Result<ServerSettings, Vec<SettingError>> {
+        let second = Duration::from_secs(1);
+        let mut checks = Checks::default();
+        let settings = ServerSettings {
+            listen: checks.listen(&self.listen),
+            connections_max: checks.within("connections_max", self.connections_max, 1..=100_000),
+            frame_limits: FrameLimits {
+                data_len_max: checks.size("frame_max", self.frame_max, DATA_LEN_MAX_LEAST..=DATA_LEN_MAX),
+                header_len_max: checks.size("header_max", self.header_max, HEADER_LEN_MAX_LEAST..=HEADER_LEN_MAX),
+            },
+            header_timeout: checks.time("header_timeout", self.header_timeout, second / 10..=600 * second),
+            idle_timeout: checks.time("idle_timeout", self.idle_timeout, second / 10..=86_400 * second),
+            drain_timeout: checks.time("drain_timeout", self.drain_timeout, Duration::ZERO..=3_600 * second),
+            grace: checks.time("grace", self.grace, Duration::ZERO..=60 * second),
+            log: self.log,
+            log_format: self.log_format,
+        };
+        checks.log(&settings.log);
+        if checks.0.is_empty() { Ok(settings) } else { Err(checks.0) }
+    }
+}
+
+/// Collects what is out of bounds.
+#[derive(Default)]
+struct Checks(Vec<SettingError>);
+
+impl Checks {
+    fn within<T: PartialOrd + Display>(&mut self, key: &str, found: T, allowed: RangeInclusive<T>) -> T {
+        if !allowed.contains(&found) {
+            let message = format!("{found} is out of range; allowed: {} to {}", allowed.start(), allowed.end());
+            self.0.push(SettingError::new(key, message));
+        }
+        found
+    }
+
+    fn size(&mut self, key: &str, found: ByteSize, allowed: RangeInclusive<u32>) -> u32 {
+        let sizes = ByteSize((*allowed.start()).into())..=ByteSize((*allowed.end()).into());
+        let size = self.within(key, found, sizes);
+        u32::try_from(size.as_u64()).unwrap_or(*allowed.end())
+    }
+
+    fn time(&mut self, key: &str, found: Duration, allowed: RangeInclusive<Duration>) -> Duration {
+        if !allowed.contains(&found) {
+            let [found, least, most] = [found, *allowed.start(), *allowed.end()].map(humantime::format_duration);
+            self.0.push(SettingError::new(key, format!("{found} is out of range; allowed: {least} to {most}")));
+        }
+        found
+    }
+
+    fn listen(&mut self, texts: &[String]) -> Vec<ListenAddress> {
+        if texts.is_empty() {
+            self.0.push(SettingError::new("listen", "no address to listen on"));
+        }
+        let mut addresses = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            match text.parse() {
+                Ok(address) => addresses.push(address),
+                Err(error) => self.0.push(SettingError::new(&format!("listen.{index}"), format!("{error}"))),
+            }
+        }
+        addresses
+    }
+
+    fn log(&mut self, filter: &str) {
+        if let Err(error) = crate::logging::parse_filter(filter) {
+            self.0.push(SettingError::new("log", error));
+        }
+    }
+}
+
+/// A section `[plugins.NAME]`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct PluginSection {
+    /// The handler that serves the plugin; the plugin's own name unless told otherwise.
+    pub(super) handler: Option<String>,
+    /// Whether the plugin can be called.
+    pub(super) enabled: bool,
+    /// The handler's own settings.
+    pub(super) config: Map<String, Value>,
+    /// What a call may use.
+    pub(super) limits: LimitsSection,
+    /// Accepts that the plugin changes or runs things for everybody who reaches an address beyond loopback.
+    pub(super) insecure: bool,
+}
+
+impl Default for PluginSection {
+    fn default() -> PluginSection {
+        PluginSection {
+            handler: None,
+            enabled: true,
+            config: Map::new(),
+            limits: LimitsSection::default(),
+            insecure: false,
+        }
+    }
+}
+
+/// The table `limits` of a plugin.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct LimitsSection {
+    /// How long a call may take; a caller may ask for less, never for more.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub(super) deadline: Option<Duration>,
+}
+
+impl LimitsSection {
+    pub(super) fn check(&self) -> Result<(), Vec<SettingError>> {
+        let mut checks = Checks::default();
+        if let Some(deadline) = self.deadline {
+            checks.time("deadline", deadline, Duration::from_millis(1)..=DEADLINE_MAX);
+        }
+        if checks.0.is_empty() { Ok(()) } else { Err(checks.0) }
+    }
+}

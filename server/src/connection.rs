@@ -1,0 +1,287 @@
+//! One connection: its hello, its calls one after the other, and how long each step may take.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use plugd_core::transport::{Connection, Departure, GreetError, Stream, Traffic};
+use plugd_core::wire::{HelloError, Knock, Open, VERSION};
+use plugd_core::{Caller, Origin, Peer, Status};
+use tokio::time::{Instant, timeout};
+use tracing::{Instrument, Span, debug, field, info, info_span, warn};
+
+use crate::alarm::Alarm;
+use crate::config::ServerSettings;
+use crate::plugin::Route;
+use crate::router::{Halves, Outcome, Router, Then, violated};
+use crate::server::Stopping;
+
+/// How long a refused peer, or one that is told that its connection closes, may take to read that.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the input of a call that has ended may go on before its connection is closed: the caller has been told.
+const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What all connections of a server share.
+pub(crate) struct Shared {
+    pub(crate) router: Router,
+    pub(crate) settings: ServerSettings,
+    pub(crate) stopping: Stopping,
+    /// How many connections there have been; the next one's number in the log.
+    pub(crate) connections: AtomicU64,
+}
+
+/// Serves one connection from its first byte to its last.
+pub(crate) async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, peer: Peer) {
+    let mut session = Session {
+        shared: &shared,
+        connection: Connection::new(stream, shared.settings.frame_limits),
+        caller: Caller::new(peer),
+        id: shared.connections.fetch_add(1, Ordering::Relaxed),
+        calls: 0,
+        alarm: Alarm::default(),
+    };
+    if session.greet().await {
+        session.serve_calls().await;
+    }
+    session.close().await;
+}
+
+/// Tells a peer that the server has no room for it.
+pub(crate) async fn turn_away(shared: Arc<Shared>, stream: Box<dyn Stream>) {
+    let allowed = shared.settings.connections_max;
+    let text = format!("too many connections; allowed: {allowed}");
+    let status = Status::resource_exhausted("connections-max", text).with_origin(Origin::Limit).with_retry(true);
+    let mut connection = Connection::new(stream, shared.settings.frame_limits);
+    connection.say_hello();
+    connection.say(&status.into());
+    let _ = timeout(LAST_WORDS_TIMEOUT, connection.close()).await;
+}
+
+struct Session<'a> {
+    shared: &'a Shared,
+    connection: Connection,
+    caller: Caller,
+    id: u64,
+    calls: u64,
+    alarm: Alarm,
+}
+
+/// Why no call follows on a connection.
+enum Leave {
+    Departed(Departure),
+    TooSlow { what: &'static str, allowed: Duration },
+    Idle,
+    Draining,
+}
+
+impl Session<'_> {
+    /// Reads the hello; afterwards the connection takes calls, or is to be closed.
+    async fn greet(&mut self) -> bool {
+        let allowed = self.shared.settings.header_timeout;
+        let peer = &self.caller.peer;
+        match timeout(allowed, self.connection.greet()).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(GreetError::Hello(error))) => {
+                info!(%peer, %error, "peer refused");
+                self.refuse(error);
+            }
+            Ok(Err(error)) => debug!(%peer, %error, "connection closed before its hello"),
+            Err(_) => {
+                self.connection.say_hello();
+                self.take_leave(Leave::TooSlow { what: "hello", allowed });
+            }
+        }
+        false
+    }
+
+    /// Answers a peer in the protocol that it speaks, as far as one line of it goes.
+    fn refuse(&mut self, error: HelloError) {
+        let reason = match error {
+            HelloError::Stranger(knock) => return self.connection.say_raw(&refusal(knock)),
+            HelloError::Version { .. } => "unsupported-version",
+            _ => "malformed-hello",
+        };
+        self.connection.say_hello();
+        self.say(Status::failed_precondition(reason, error.to_string()).with_origin(Origin::Server));
+    }
+
+    async fn serve_calls(&mut self) {
+        let (draining, ended) = (self.shared.stopping.draining(), self.shared.stopping.ended());
+        let (mut draining, mut ended) = (pin!(draining.cancelled()), pin!(ended.cancelled()));
+        loop {
+            let payload = match self.next(draining.as_mut()).await {
+                Ok(payload) => payload,
+                Err(leave) => return self.take_leave(leave),
+            };
+            self.calls += 1;
+            let then = self.serve_call(&payload, ended.as_mut()).await;
+            match then {
+                Ok(Then::Continue) => {}
+                Ok(Then::Close | Then::Drop) => return,
+                Err(leave) => return self.take_leave(leave),
+            }
+        }
+    }
+
+    /// Waits for the next opening header.
+    async fn next(&mut self, mut draining: Pin<&mut impl Future<Output = ()>>) -> Result<Bytes, Leave> {
+        let settings = &self.shared.settings;
+        let since = Instant::now();
+        let mut header_since = (self.calls == 0).then_some(since);
+        poll_fn(|cx| {
+            if let Poll::Ready(next) = self.connection.poll_next(cx) {
+                return Poll::Ready(next.map_err(Leave::Departed));
+            }
+            if self.shared.stopping.is_draining() || draining.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(Leave::Draining));
+            }
+            if header_since.is_none() && self.connection.is_mid_frame() {
+                header_since = Some(Instant::now());
+            }
+            let (due, leave) = match header_since {
+                Some(since) => {
+                    let allowed = settings.header_timeout;
+                    (since + allowed, Leave::TooSlow { what: "opening header", allowed })
+                }
+                None => (since + settings.idle_timeout, Leave::Idle),
+            };
+            self.alarm.poll(cx, due).map(|()| Err(leave))
+        })
+        .await
+    }
+
+    /// Says why no call follows, where there is somebody to hear it.
+    fn take_leave(&mut self, leave: Leave) {
+        let peer = &self.caller.peer;
+        let status = match leave {
+            Leave::Departed(Departure::Closed) => return debug!(%peer, calls = self.calls, "connection closed"),
+            Leave::Departed(Departure::Cut(error)) => return debug!(%peer, %error, "connection lost"),
+            Leave::Departed(Departure::Violation(violation)) => {
+                info!(%peer, %violation, "protocol broken");
+                violated(violation)
+            }
+            Leave::TooSlow { what, allowed } => {
+                let text = format!("{what} not whole within {}", humantime::format_duration(allowed));
+                info!(%peer, "{text}");
+                Status::deadline_exceeded("header-timeout", text).with_origin(Origin::Limit).with_retry(true)
+            }
+            Leave::Idle => {
+                let allowed = humantime::format_duration(self.shared.settings.idle_timeout);
+                let text = format!("no call within {allowed}");
+                Status::unavailable("idle-timeout", text).with_origin(Origin::Limit).with_retry(true)
+            }
+            Leave::Draining => {
+                let status = Status::unavailable("draining", "the server is stopping");
+                status.with_origin(Origin::Drain).with_retry(true)
+            }
+        };
+        self.say(status);
+    }
+
+    fn say(&mut self, status: Status) {
+        self.connection.say(&status.into());
+    }
+
+    /// Serves one call to its end on both sides.
+    async fn serve_call(&mut self, payload: &Bytes, ended: Pin<&mut impl Future<Output = ()>>) -> Result<Then, Leave> {
+        let started = Instant::now();
+        let span = self.span();
+        let outcome = self.answer(payload, ended, &span).instrument(span.clone()).await;
+        span.in_scope(|| log(&outcome, started.elapsed()));
+        self.finish(outcome).await
+    }
+
+    fn span(&self) -> Span {
+        info_span!(
+            target: "plugd::call",
+            "call",
+            id = %format_args!("{}.{}", self.id, self.calls),
+            peer = %self.caller.peer,
+            command = field::Empty,
+        )
+    }
+
+    async fn answer(&mut self, payload: &Bytes, ended: Pin<&mut impl Future<Output = ()>>, span: &Span) -> Outcome {
+        let router = &self.shared.router;
+        let (open, route) = match open(router, payload, span) {
+            Ok(found) => found,
+            Err(status) => {
+                self.connection.begin_refused();
+                return Outcome { end: status.into(), then: Then::Continue, traffic: Traffic::default() };
+            }
+        };
+        let (input, output, watch) = self.connection.begin();
+        router.run(route, open, self.caller.clone(), Halves { input, output, watch }, ended).await
+    }
+
+    async fn finish(&mut self, outcome: Outcome) -> Result<Then, Leave> {
+        let then = match outcome.then {
+            Then::Drop => return Ok(Then::Drop),
+            Then::Continue if self.shared.stopping.is_draining() => Then::Close,
+            then => then,
+        };
+        let finishing = self.connection.finish(&outcome.end, then == Then::Close);
+        match timeout(LEFTOVER_TIMEOUT, finishing).await {
+            Ok(Ok(())) => Ok(then),
+            Ok(Err(departure)) => Err(Leave::Departed(departure)),
+            Err(_) => Err(Leave::TooSlow { what: "end of input", allowed: LEFTOVER_TIMEOUT }),
+        }
+    }
+
+    async fn close(self) {
+        let peer = self.caller.peer;
+        match timeout(LAST_WORDS_TIMEOUT, self.connection.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%peer, %error, "connection broke while closing"),
+            Err(_) => debug!(%peer, "peer did not close in time"),
+        }
+    }
+}
+
+/// Reads the opening header, and finds what it names.
+fn open<'p, 'r>(router: &'r Router, payload: &'p Bytes, span: &Span) -> Result<(Open<'p>, Route<'r>), Status> {
+    let open = Open::decode(payload)
+        .map_err(|error| Status::invalid_argument("malformed-header", error.to_string()).with_origin(Origin::Server))?;
+    span.record("command", field::debug(&open.command));
+    let route = router.find(&open)?;
+    Ok((open, route))
+}
+
+/// One line a call. What the caller did wrong or gave up is ordinary; what the server did wrong is not.
+fn log(outcome: &Outcome, elapsed: Duration) {
+    let status = &outcome.end.status;
+    let (code, reason, origin) = (status.code().name(), status.reason(), status.origin().name());
+    let Traffic { received, sent } = outcome.traffic;
+    let duration_ms = elapsed.as_secs_f64() * 1e3;
+    match status.detail() {
+        Some(detail) if status.code() == plugd_core::Code::Internal => {
+            warn!(target: "plugd::call", code, reason, origin, duration_ms, received, sent, ?detail, "call failed");
+        }
+        detail => {
+            info!(target: "plugd::call", code, reason, origin, duration_ms, received, sent, detail, "call ended");
+        }
+    }
+}
+
+/// What a peer that speaks another protocol is told.
+fn refusal(knock: Knock) -> Vec<u8> {
+    let text = format!(
+        "this port speaks the plugd protocol, version {VERSION}, and found {}; use the client plug\r\n",
+        knock.name()
+    );
+    match knock {
+        Knock::Http => format!(
+            "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+            text.len()
+        )
+        .into_bytes(),
+        // A fatal alert, protocol_version (RFC 8446, section 6), is what a TLS client can report.
+        Knock::Tls => [&[0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x46], text.as_bytes()].concat(),
+        Knock::Ssh | Knock::Stranger => text.into_bytes(),
+    }
+}

@@ -1,0 +1,109 @@
+//! The reserved plugin `plugd`, under which the server answers for itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use plugd_core::{Call, Descriptor, Handler, Operation, Status, nearest};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::config::RESERVED;
+use crate::plugin::Plugin;
+
+/// What can be called, described.
+#[derive(Debug, Default)]
+pub(crate) struct Catalogue {
+    plugins: BTreeMap<String, Value>,
+}
+
+impl Catalogue {
+    pub(crate) fn add(&mut self, plugin: &str, descriptor: &Descriptor) {
+        self.plugins.insert(plugin.to_owned(), describe(plugin, descriptor));
+    }
+
+    fn list(&self) -> Value {
+        let plugins: Vec<Value> = self.plugins.values().map(summarise).collect();
+        json!({ "server": "plugd", "version": env!("CARGO_PKG_VERSION"), "plugins": plugins })
+    }
+
+    fn describe(&self, name: &str) -> Result<&Value, Status> {
+        self.plugins.get(name).ok_or_else(|| {
+            let known = self.plugins.keys().map(String::as_str);
+            let hint = nearest(name, known).map_or(String::new(), |known| format!("; did you mean \"{known}\"?"));
+            Status::not_found("unknown-plugin", format!("no plugin {name:?}{hint}"))
+        })
+    }
+}
+
+/// The description of a handler as it serves under the name `plugin`.
+pub(crate) fn describe(plugin: &str, descriptor: &Descriptor) -> Value {
+    let mut description = descriptor.describe();
+    description["name"] = plugin.into();
+    description
+}
+
+/// What a list shows of a description: no schemas, no channels.
+fn summarise(description: &Value) -> Value {
+    let operations = description["operations"].as_array().into_iter().flatten();
+    let operations: Vec<Value> = operations
+        .map(|operation| {
+            json!({
+                "name": operation["name"],
+                "summary": operation["summary"],
+                "streaming": operation["streaming"],
+                "effects": operation["effects"],
+            })
+        })
+        .collect();
+    json!({
+        "name": description["name"],
+        "handler": description["handler"],
+        "summary": description["summary"],
+        "operations": operations,
+    })
+}
+
+/// Builds the plugin that answers for the server.
+pub(crate) fn plugin(mut catalogue: Catalogue) -> Plugin {
+    let descriptor = descriptor();
+    catalogue.plugins.insert(RESERVED.to_owned(), describe(RESERVED, &descriptor));
+    let handler = Arc::new(Introspection { list: catalogue.list().to_string(), catalogue });
+    Plugin::new(RESERVED, handler, &descriptor, None)
+}
+
+fn descriptor() -> Descriptor {
+    Descriptor::new(RESERVED, "answers for the server itself")
+        .operation(Operation::new("list", "lists every plugin that can be called, with its operations"))
+        .operation(Operation::new("describe", "describes one plugin with its arguments").args::<DescribeArgs>())
+        .operation(Operation::new("ping", "answers, and that is all"))
+}
+
+/// The arguments of `plugd.describe`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct DescribeArgs {
+    /// The plugin to describe.
+    name: String,
+}
+
+#[derive(Debug)]
+struct Introspection {
+    list: String,
+    catalogue: Catalogue,
+}
+
+#[async_trait]
+impl Handler for Introspection {
+    async fn handle(&self, call: &mut Call) -> Result<(), Status> {
+        match call.operation() {
+            "list" => call.send(self.list.clone()).await,
+            "describe" => {
+                let args: DescribeArgs = call.args()?;
+                call.send(self.catalogue.describe(&args.name)?.to_string()).await
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Sockets that connections come in on.
+
+use std::io;
+use std::time::Duration;
+
+use plugd_core::Peer;
+use plugd_core::transport::Stream;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::address::ListenAddress;
+
+/// How long a silent TCP connection is trusted before the kernel asks the peer, and how often it asks.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
+
+/// One bound socket.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(unix::UnixSocket),
+}
+
+impl Listener {
+    /// Binds an address; a name that stands for several is bound at the first that can be.
+    pub(crate) async fn bind(address: &ListenAddress) -> io::Result<Listener> {
+        match address {
+            ListenAddress::Tcp { host, port } => Ok(Listener::Tcp(TcpListener::bind((host.as_str(), *port)).await?)),
+            #[cfg(unix)]
+            ListenAddress::Unix(path) => Ok(Listener::Unix(unix::UnixSocket::bind(path).await?)),
+            #[cfg(not(unix))]
+            ListenAddress::Unix(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "no unix sockets here")),
+        }
+    }
+
+    /// Where the socket really listens, with the port that port 0 became.
+    pub(crate) fn address(&self) -> io::Result<ListenAddress> {
+        match self {
+            Listener::Tcp(listener) => Ok(listener.local_addr()?.into()),
+            #[cfg(unix)]
+            Listener::Unix(socket) => Ok(ListenAddress::Unix(socket.path().to_owned())),
+        }
+    }
+
+    /// Waits for the next connection.
+    ///
+    /// # Cancellation
+    ///
+    /// No connection is lost when the future is dropped.
+    pub(crate) async fn accept(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                tune(&stream);
+                Ok((Box::new(stream), Peer::Tcp(address)))
+            }
+            #[cfg(unix)]
+            Listener::Unix(socket) => Ok((Box::new(socket.accept().await?), Peer::Unix)),
+        }
+    }
+}
+
+/// Sets what serves every connection better; a peer that has gone already is found out by the first read.
+fn tune(stream: &TcpStream) {
+    // Answers are written whole, so that waiting to fill a segment only delays them.
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE);
+}
+
+#[cfg(unix)]
+mod unix {
+    //! A unix socket that leaves no file behind.
+
+    use std::fs;
+    use std::io;
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    use std::path::{Path, PathBuf};
+
+    use tokio::net::{UnixListener, UnixStream};
+
+    #[derive(Debug)]
+    pub(crate) struct UnixSocket {
+        listener: UnixListener,
+        path: PathBuf,
+    }
+
+    impl UnixSocket {
+        /// Binds `path`, over the file that a server which is gone left there. Only this user may connect.
+        pub(crate) async fn bind(path: &Path) -> io::Result<UnixSocket> {
+            let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+            if is_socket && UnixStream::connect(path).await.is_err() {
+                fs::remove_file(path)?;
+            }
+            let listener = UnixListener::bind(path)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+            Ok(UnixSocket { listener, path: path.to_owned() })
+        }
+
+        pub(crate) fn path(&self) -> &Path {
+            &self.path
+        }
+
+        pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
+            Ok(self.listener.accept().await?.0)
+        }
+    }
+
+    impl Drop for UnixSocket {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The program `plugd`.
+
+fn main() -> std::process::ExitCode {
+    plugd_server::main()
+}

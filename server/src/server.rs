@@ -1,0 +1,243 @@
+//! A server from bind to stop.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use plugd_core::transport::Stream;
+use plugd_core::{Context, Peer, Registry, StartError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::address::ListenAddress;
+use crate::config::Config;
+use crate::connection::{self, Shared};
+use crate::listener::Listener;
+use crate::plugin::Plugins;
+use crate::router::Router;
+
+/// How long the accept loop rests after an error such as "too many open files", which only time mends.
+const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long calls that were stopped may take, beyond the grace of their handlers, to write their ends.
+const LAST_ENDS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}{}", hint(.source))]
+    Listen {
+        /// The address.
+        address: ListenAddress,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A plugin could not be built.
+    #[error("plugin \"{plugin}\" cannot start")]
+    Start {
+        /// The plugin.
+        plugin: String,
+        /// Why.
+        #[source]
+        source: StartError,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => " (another server is running there? port 0 takes a free one)",
+        io::ErrorKind::PermissionDenied => " (ports below 1024 need privileges)",
+        _ => "",
+    }
+}
+
+/// Both steps of stopping.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stopping {
+    draining: CancellationToken,
+    ended: CancellationToken,
+}
+
+impl Stopping {
+    /// Cancelled when no new call is to begin; a token of the connection's own, so that waiting on it shares no lock.
+    pub(crate) fn draining(&self) -> CancellationToken {
+        self.draining.child_token()
+    }
+
+    /// Cancelled when running calls are to be ended.
+    pub(crate) fn ended(&self) -> CancellationToken {
+        self.ended.child_token()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+}
+
+/// Tells a running server to stop.
+#[derive(Debug, Clone)]
+pub struct Control {
+    stopping: Stopping,
+    at_once: CancellationToken,
+}
+
+impl Control {
+    /// Stops accepting connections and beginning calls; calls that run may finish within the drain time. A call that
+    /// has not, ends with origin `drain`.
+    pub fn drain(&self) {
+        self.stopping.draining.cancel();
+    }
+
+    /// Stops at once: connections are dropped where they are, and [`Server::run`] returns.
+    pub fn stop_at_once(&self) {
+        self.drain();
+        self.at_once.cancel();
+    }
+}
+
+/// A server that is bound to its addresses and has built its plugins.
+pub struct Server {
+    shared: Arc<Shared>,
+    listeners: Vec<Arc<Listener>>,
+    addresses: Vec<ListenAddress>,
+    control: Control,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Server").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Binds every address, then builds every enabled plugin. The registry is the one that `config` was checked against.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`]; nothing is left bound.
+    pub async fn bind(config: Config, registry: Registry) -> Result<Server, BindError> {
+        let Config { server: settings, plugins, base_dir } = config;
+        let mut listeners = Vec::new();
+        let mut addresses = Vec::new();
+        for address in &settings.listen {
+            let refused = |source| BindError::Listen { address: address.clone(), source };
+            let listener = Listener::bind(address).await.map_err(refused)?;
+            addresses.push(listener.address().map_err(refused)?);
+            listeners.push(Arc::new(listener));
+        }
+        let plugins = Plugins::build(plugins, &registry, &Context::new(base_dir))
+            .map_err(|(plugin, source)| BindError::Start { plugin, source })?;
+        let stopping = Stopping::default();
+        let control = Control { stopping: stopping.clone(), at_once: CancellationToken::new() };
+        let router = Router::new(plugins, settings.grace);
+        let shared = Arc::new(Shared { router, settings, stopping, connections: AtomicU64::new(1) });
+        Ok(Server { shared, listeners, addresses, control })
+    }
+
+    /// Where the server listens, in the order of the configuration, with the port that port 0 became.
+    pub fn addresses(&self) -> &[ListenAddress] {
+        &self.addresses
+    }
+
+    /// A handle that stops the server.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Serves until [`Control`] says stop and the last call has ended.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future stops at once.
+    pub async fn run(self) {
+        let Server { shared, listeners, control, .. } = self;
+        let mut accepting = JoinSet::new();
+        let permits = Arc::new(Semaphore::new(shared.settings.connections_max as usize));
+        for listener in listeners {
+            accepting.spawn(accept(listener, shared.clone(), permits.clone()));
+        }
+        let draining = control.stopping.draining.clone();
+        tokio::select! {
+            () = draining.cancelled() => {}
+            () = control.at_once.cancelled() => {}
+        }
+        let mut connections = JoinSet::new();
+        while let Some(accepted) = accepting.join_next().await {
+            match accepted {
+                Ok(mut set) => connections.spawn(async move { while set.join_next().await.is_some() {} }),
+                Err(error) => {
+                    error!(%error, "accept loop failed");
+                    continue;
+                }
+            };
+        }
+        tokio::select! {
+            () = drain(&shared, connections) => {}
+            () = control.at_once.cancelled() => info!("stopped at once"),
+        }
+    }
+}
+
+/// Accepts connections until the server drains, and returns those that are still open.
+async fn accept(listener: Arc<Listener>, shared: Arc<Shared>, permits: Arc<Semaphore>) -> JoinSet<()> {
+    let mut connections = JoinSet::new();
+    let draining = shared.stopping.draining();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = draining.cancelled() => return connections,
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    error!(%error, "connection failed");
+                }
+                continue;
+            }
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                debug!(%peer, "connection accepted");
+                connections.spawn(serve(shared.clone(), stream, peer, permits.clone().try_acquire_owned().ok()));
+            }
+            // The peer was gone before it was looked at; the next one may be waiting.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_ERROR_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves a connection that has a permit, and turns away one that has none.
+async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, peer: Peer, permit: Option<OwnedSemaphorePermit>) {
+    if permit.is_some() {
+        return connection::serve(shared, stream, peer).await;
+    }
+    warn!(%peer, allowed = shared.settings.connections_max, "too many connections");
+    connection::turn_away(shared, stream).await;
+}
+
+/// Waits for the last connection: first for calls to finish by themselves, then for those that are stopped.
+async fn drain(shared: &Shared, mut connections: JoinSet<()>) {
+    let settings = &shared.settings;
+    info!(drain_timeout = %humantime::format_duration(settings.drain_timeout), "draining");
+    if timeout(settings.drain_timeout, all_ended(&mut connections)).await.is_ok() {
+        return info!("drained");
+    }
+    shared.stopping.ended.cancel();
+    match timeout(settings.grace + LAST_ENDS_TIMEOUT, all_ended(&mut connections)).await {
+        Ok(()) => info!("drained; the last calls were ended"),
+        Err(_) => warn!("connections dropped that did not end"),
+    }
+}
+
+async fn all_ended(connections: &mut JoinSet<()>) {
+    while connections.join_next().await.is_some() {}
+}

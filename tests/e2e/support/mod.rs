@@ -1,0 +1,20 @@
+//! What the tests share.
+
+pub(crate) mod demo;
+pub(crate) mod raw;
+pub(crate) mod server;
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+/// How long a test waits for something that should come at once, before it calls it missing.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for what should come at once.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("no {what} within {PATIENCE:?}"),
+    }
+}
