@@ -27,7 +27,6 @@
 //!         .operation(Operation::new("reverse", "reverses the bytes of each frame").streams(Streaming::Both))
 //!         .handler(|| Reverse)
 //! });
-//! # assert!(plugd_core::Registry::linked().unwrap().handler("reverse").is_some());
 //! ```
 
 mod call;
@@ -47,7 +46,7 @@ pub use handler::Handler;
 pub use name::{NAME_LEN_MAX, is_legal_name, nearest};
 pub use registry::{Registration, Registry, RegistryError};
 pub use schema::{UnknownKey, unknown_keys};
-pub use settings::{Blueprint, Context, SettingError, Settings, StartError, read_settings};
+pub use settings::{Blueprint, Context, Reading, SettingError, Settings, StartError, read_settings};
 pub use status::{Code, Origin, Status};
 
 #[doc(hidden)]
@@ -61,4 +60,13 @@ pub mod prelude {
     };
     pub use async_trait::async_trait;
     pub use bytes::Bytes;
+}
+
+/// The examples of the pages, run as they stand there.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../docs/writing-a-handler.md")]
+    mod writing_a_handler {}
 }

@@ -120,18 +120,23 @@ impl std::fmt::Debug for Blueprint {
     }
 }
 
+/// What could be read of settings, and everything that is wrong with them.
+#[derive(Debug)]
+pub struct Reading<S> {
+    /// The settings without the keys that are wrong; `None` when what is left is not enough.
+    pub settings: Option<S>,
+    /// Unknown keys first, sorted by path; then the values of a wrong type and the keys that are missing.
+    pub errors: Vec<SettingError>,
+}
+
 /// Reads `value` as `S` and reports everything that is wrong with it, not just what serde meets first.
 ///
-/// Unknown keys come first, sorted by path; then, one by one, the values of a wrong type and the keys that are missing.
-///
-/// # Errors
-///
-/// Every setting that cannot be.
-pub fn read_settings<S: DeserializeOwned + JsonSchema>(value: Value) -> Result<S, Vec<SettingError>> {
+/// What is right can be read even so, and be checked further: an operator should see all errors at once.
+pub fn read_settings<S: DeserializeOwned + JsonSchema>(value: Value) -> Reading<S> {
     read(&schema_of::<S>(), value)
 }
 
-fn read<S: DeserializeOwned>(schema: &Schema, mut value: Value) -> Result<S, Vec<SettingError>> {
+fn read<S: DeserializeOwned>(schema: &Schema, mut value: Value) -> Reading<S> {
     let mut errors = unknown_settings(schema, &value);
     let mut bad: BTreeSet<Vec<String>> = errors.iter().map(|error| error.path.clone()).collect();
     for path in &bad {
@@ -140,21 +145,19 @@ fn read<S: DeserializeOwned>(schema: &Schema, mut value: Value) -> Result<S, Vec
     // A type error ends serde's reading. With the culprit taken out, the next reading finds the next one; each removes
     // a key, so this ends. What is missing because it was taken out has been reported already.
     loop {
-        match serde_path_to_error::deserialize::<_, S>(value.clone()) {
-            Ok(settings) if errors.is_empty() => return Ok(settings),
-            Ok(_) => return Err(errors),
-            Err(error) => {
-                let error = setting_error(&error);
-                let removed = remove(&mut value, &error.path);
-                let follows = !removed && bad.iter().any(|path| is_missing(&error, path));
-                bad.insert(error.path.clone());
-                if !follows {
-                    errors.push(error);
-                }
-                if !removed {
-                    return Err(errors);
-                }
-            }
+        let error = match serde_path_to_error::deserialize::<_, S>(value.clone()) {
+            Ok(settings) => return Reading { settings: Some(settings), errors },
+            Err(error) => setting_error(&error),
+        };
+        let removed = remove(&mut value, &error.path);
+        if removed {
+            bad.insert(error.path.clone());
+        }
+        if removed || !bad.iter().any(|path| is_missing(&error, path)) {
+            errors.push(error);
+        }
+        if !removed {
+            return Reading { settings: None, errors };
         }
     }
 }
@@ -184,8 +187,12 @@ fn remove(value: &mut Value, path: &[String]) -> bool {
 }
 
 pub(crate) fn prepare<S: Settings>(schema: &Schema, settings: Value) -> Result<Blueprint, Vec<SettingError>> {
-    let settings: S = read(schema, settings)?;
-    settings.check()?;
+    let Reading { settings, mut errors } = read::<S>(schema, settings);
+    let Some(settings) = settings else { return Err(errors) };
+    errors.extend(settings.check().err().unwrap_or_default());
+    if !errors.is_empty() {
+        return Err(errors);
+    }
     Ok(Blueprint::new(move |context| Ok(Arc::new(settings.build(context)?))))
 }
 
@@ -221,7 +228,7 @@ mod tests {
     }
 
     fn complaints(value: Value) -> Vec<String> {
-        read_settings::<Sample>(value).expect_err("bad settings").iter().map(ToString::to_string).collect()
+        read_settings::<Sample>(value).errors.iter().map(ToString::to_string).collect()
     }
 
     #[test]

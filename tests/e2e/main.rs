@@ -1,7 +1,11 @@
 //! End-to-end tests: real sockets, and real processes where a process is what matters.
 
+mod commands;
 mod connection;
+mod files;
 mod knocks;
 mod lifecycle;
+mod programs;
+mod readme;
 mod support;
 mod vectors;

@@ -13,7 +13,8 @@ use crate::{Code, Origin, Status};
 /// name     string, the canonical name of the code, for people
 /// reason   string, a stable word for programs; absent when there is none
 /// message  string, a line for people; absent when there is none
-/// origin   string: handler, caller, deadline, limit, access, drain or server; absent means handler
+/// origin   string: handler, caller, deadline, limit, access, drain or server, which any other word is taken for; absent
+///          means handler
 /// retry    boolean, whether the same call may safely be tried again; absent means false
 /// trailer  object, what the handler adds to the end; absent when it adds nothing
 /// ```
@@ -54,16 +55,12 @@ struct EndObject {
     reason: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     message: String,
-    #[serde(default = "handler")]
-    origin: Origin,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<String>,
     #[serde(default)]
     retry: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trailer: Option<Map<String, Value>>,
-}
-
-fn handler() -> Origin {
-    Origin::Handler
 }
 
 impl From<Status> for End {
@@ -91,7 +88,7 @@ impl End {
             name: self.status.code().name().to_owned(),
             reason: self.status.reason().to_owned(),
             message: self.status.message().to_owned(),
-            origin: self.status.origin(),
+            origin: Some(self.status.origin().name().to_owned()),
             retry: self.status.retry(),
             trailer: self.trailer.clone(),
         };
@@ -126,8 +123,11 @@ impl End {
         }
         let object: EndObject = serde_json::from_slice(payload).map_err(EndError::Json)?;
         let code = Code::from_number(object.code).ok_or(EndError::Code { found: object.code })?;
-        let status =
-            Status::new(code, object.reason, object.message).with_origin(object.origin).with_retry(object.retry);
+        let origin = match object.origin {
+            Some(name) => Origin::from_name(&name).unwrap_or(Origin::Server),
+            None => Origin::Handler,
+        };
+        let status = Status::new(code, object.reason, object.message).with_origin(origin).with_retry(object.retry);
         Ok(End { status, trailer: object.trailer })
     }
 }
@@ -150,6 +150,13 @@ mod tests {
         let status = Status::not_found("unknown-plugin", "no \"x\"").with_origin(Origin::Server).with_retry(true);
         let end = End { status, trailer: json!({ "exit": { "code": 3 } }).as_object().cloned() };
         assert_eq!(End::decode(&end.encode(1024)).expect("our own end"), end);
+    }
+
+    #[test]
+    fn what_a_newer_server_adds_does_not_hide_how_the_call_ended() {
+        let payload = br#"{"code":8,"origin":"weather","mood":"bad"}"#;
+        let end = End::decode(payload).expect("a newer end");
+        assert_eq!((end.status.code(), end.status.origin()), (Code::ResourceExhausted, Origin::Server));
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod section;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use plugd_core::{Blueprint, NAME_LEN_MAX, Registry, is_legal_name, nearest, read_settings};
+use plugd_core::{Blueprint, NAME_LEN_MAX, Reading, Registry, is_legal_name, nearest, read_settings};
 use serde_json::Value;
 
 use self::document::{Document, position};
@@ -157,14 +157,12 @@ impl Reader<'_> {
 
     fn server(&mut self, listen: &[ListenAddress]) -> Option<ServerSettings> {
         let value = self.document.section("server").cloned().unwrap_or_else(|| Value::Object(Default::default()));
-        match read_settings::<ServerSection>(value).and_then(ServerSection::check) {
-            Ok(settings) if listen.is_empty() => Some(settings),
-            Ok(settings) => Some(ServerSettings { listen: listen.to_vec(), ..settings }),
-            Err(errors) => {
-                self.errors.extend(self.document.setting_errors(&["server"], errors));
-                None
-            }
-        }
+        let Reading { settings, mut errors } = read_settings::<ServerSection>(value);
+        let checked = settings.unwrap_or_default().check();
+        let settings = checked.map_err(|more| errors.extend(more)).ok();
+        self.errors.extend(self.document.setting_errors(&["server"], errors));
+        let listen = listen.to_vec();
+        settings.map(|settings| if listen.is_empty() { settings } else { ServerSettings { listen, ..settings } })
     }
 
     fn plugins(&mut self, server: Option<&ServerSettings>) -> Vec<PluginConfig> {
@@ -186,13 +184,9 @@ impl Reader<'_> {
     fn plugin(&mut self, name: String, value: Value, server: Option<&ServerSettings>) -> Option<PluginConfig> {
         let path = ["plugins", &name];
         self.check_name(&name);
-        let section = match read_settings::<PluginSection>(value) {
-            Ok(section) => section,
-            Err(errors) => {
-                self.errors.extend(self.document.setting_errors(&path, errors));
-                return None;
-            }
-        };
+        let Reading { settings, errors } = read_settings::<PluginSection>(value);
+        self.errors.extend(self.document.setting_errors(&path, errors));
+        let section = settings?;
         let limits_path = ["plugins", &name, "limits"];
         let limits_errors = section.limits.check().err().unwrap_or_default();
         self.errors.extend(self.document.setting_errors(&limits_path, limits_errors));

@@ -1,0 +1,124 @@
+//! The program `plug`, as a library so that other packages can build it too.
+//!
+//! Each verb has a module that makes its calls and returns an `Answer` or a
+//! `Failure`; only this module prints those and chooses the exit code.
+
+mod answer;
+mod arguments;
+mod call;
+mod describe;
+mod directory;
+mod envelope;
+mod exec;
+mod exit;
+mod failure;
+mod get;
+mod list;
+mod ls;
+mod options;
+mod output;
+mod ping;
+mod progress;
+mod put;
+mod session;
+mod signals;
+mod stat;
+mod stream;
+mod text;
+mod transfer;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use answer::Answer;
+use envelope::Envelope;
+use failure::Failure;
+use options::{Options, Verb};
+use output::Output;
+use session::Session;
+use signals::Signals;
+
+/// Runs the program `plug` on the arguments of this process.
+pub fn main() -> ExitCode {
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(error) => return ExitCode::from(refuse(&error)),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(source) => return ExitCode::from(output::complain(&Failure::io("cannot start", source))),
+    };
+    let exit = runtime.block_on(run(&options));
+    // A thread may be blocked in reading a terminal; the program ends without it.
+    runtime.shutdown_background();
+    ExitCode::from(exit)
+}
+
+/// Prints what clap says, which may be help; the envelope was asked for where `--json` stands among the arguments.
+fn refuse(error: &clap::Error) -> u8 {
+    let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if !asked_for && std::env::args_os().any(|argument| argument == "--json") {
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let failure = Failure::Usage(line.to_owned());
+        return output::print_blocking(&Envelope::of_failure(&failure).line(), exit::USAGE);
+    }
+    match error.print() {
+        Ok(()) if asked_for => exit::OK,
+        Ok(()) => exit::USAGE,
+        Err(_) => exit::LOCAL,
+    }
+}
+
+async fn run(options: &Options) -> u8 {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(source) => return output::complain(&Failure::io("cannot listen for signals", source)),
+    };
+    let result = answer(options, &mut signals).await;
+    // A reader of stdout that has stopped reading must not keep the program from ending.
+    tokio::select! {
+        exit = report(options, &result) => exit,
+        signal = signals.next() => exit::of_signal(signal),
+    }
+}
+
+/// Runs the verb, and leaves no call running when that fails or is interrupted.
+async fn answer(options: &Options, signals: &mut Signals) -> Result<Answer, Failure> {
+    options.verb.check(options.json)?;
+    let mut session = tokio::select! {
+        session = Session::connect(options) => session?,
+        signal = signals.next() => return Err(Failure::Signal(signal)),
+    };
+    let result = tokio::select! {
+        result = session.run(&options.verb) => result,
+        signal = signals.next() => Err(Failure::Signal(signal)),
+    };
+    session.close().await;
+    result
+}
+
+async fn report(options: &Options, result: &Result<Answer, Failure>) -> u8 {
+    let exit = match result {
+        Ok(answer) => answer.exit,
+        Err(failure) if matches!(options.verb, Verb::Exec(_)) => exit::of_exec_failure(failure),
+        Err(failure) => exit::of_failure(failure),
+    };
+    let printed = match result {
+        _ if options.json => Output::stdout().print(&Envelope::of(result).line()).await,
+        Ok(answer) => Output::stdout().print(answer.text.as_bytes()).await,
+        Err(_) => Ok(()),
+    };
+    if let Err(failure) = printed {
+        output::complain(&failure);
+        return if exit == exit::OK { exit::LOCAL } else { exit };
+    }
+    match result {
+        Ok(answer) => output::note(answer.note.as_deref()),
+        Err(_) if options.json => {}
+        Err(failure) => drop(output::complain(failure)),
+    }
+    exit
+}

@@ -1,0 +1,205 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::failure::Failure;
+use super::{call, get, put};
+use crate::ServerAddress;
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0         the call ended well
+  2         usage: the command line cannot work
+  3         cannot connect
+  4         connection lost, or protocol broken, before the end of the call
+  5         local failure: a file or stdout cannot be written, an answer is too long to hold
+  64+CODE   the call ended with a failing status: 65 cancelled, 67 invalid_argument,
+            68 deadline_exceeded, 69 not_found, 70 already_exists, 71 permission_denied,
+            72 resource_exhausted, 73 failed_precondition, 76 unimplemented, 77 internal,
+            78 unavailable, 79 data_loss, 80 unauthenticated
+  128+N     stopped by signal N; 130 is Ctrl-C
+`plug exec` exits with the command's own code, 128+N for its signal, 255 for any other failure.
+
+With --json, one line on stdout holds the result or the failure:
+  {\"ok\": true, \"status\": {\"code\": 0, \"name\": \"ok\", \"reason\": \"\", \"message\": \"\",
+   \"origin\": \"handler\", \"retry\": false}, \"head\": null, \"data\": \"text\", \"side\": {}, \"trailer\": null}
+  \"data\" is text, or a JSON value for list, describe, ping, ls, stat, get and put; bytes that are no
+  UTF-8 stand in \"data_base64\" instead. \"side\" holds side channels by number, in the same way.
+  When this side fails there is no \"status\" but \"error\": {\"kind\": \"connect\", \"message\": \"...\"};
+  kinds are connect, lost, protocol, usage, io, limit and signal. At most 64 MiB of payload are collected.";
+
+const CALL_AFTER_HELP: &str = "\
+Examples:
+  echo hello | plug call upper
+  plug call upper --data hello
+  plug call docs.ls path=reports
+  plug call shell.exec 'argv:=[\"uname\", \"-a\"]'
+  plug call docs.stat --args '{\"path\": \"a.txt\"}' --json
+  plug call upper --file big.txt > BIG.TXT";
+
+/// Calls the plugins of a plugd server.
+///
+/// The payload of an answer goes to stdout and everything else to stderr, in every mode.
+#[derive(Debug, Parser)]
+#[command(name = "plug", version, after_long_help = AFTER_HELP, after_help = "See --help for exit codes and --json.")]
+pub(crate) struct Options {
+    /// The server: tcp://HOST:PORT, HOST:PORT or unix:/PATH
+    #[arg(short, long, env = "PLUG_SERVER", value_name = "URL", global = true, default_value_t)]
+    pub(crate) server: ServerAddress,
+
+    /// The time that the call may take once connected, such as 500ms, 30s or 5m; the server is told
+    #[arg(long, value_name = "TIME", global = true, value_parser = parse_timeout)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// The time to wait for a server that is not up yet, such as 10s
+    #[arg(long, value_name = "TIME", global = true, value_parser = humantime::parse_duration)]
+    pub(crate) wait: Option<Duration>,
+
+    /// Print one JSON object for results and failures alike
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// The plugin that get, put, ls, stat and exec call; needed only when several offer the operation
+    #[arg(long, value_name = "NAME", global = true)]
+    pub(crate) plugin: Option<String>,
+
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// List the commands that the server offers
+    List,
+    /// Describe a plugin: its operations, their arguments and its settings
+    Describe(Describe),
+    /// Ask the server for a sign of life
+    Ping,
+    /// Call any command, with data from stdin unless told otherwise
+    #[command(after_help = CALL_AFTER_HELP)]
+    Call(Call),
+    /// Fetch a file; it appears under its name only when size and MD5 are right
+    Get(Get),
+    /// Drop a file; the server shows it under its name only when size and MD5 are right
+    Put(Put),
+    /// List a directory
+    Ls(Ls),
+    /// Show what is known about a file
+    Stat(Stat),
+    /// Run a command, with stdin, stdout, stderr and exit code handed through
+    Exec(Exec),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Describe {
+    /// The plugin
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Call {
+    /// PLUGIN.OPERATION, or PLUGIN when it has just one operation
+    pub(crate) command: String,
+    /// Arguments: KEY=TEXT, or KEY:=JSON for numbers, lists and the like
+    #[arg(value_name = "KEY=TEXT|KEY:=JSON")]
+    pub(crate) arguments: Vec<String>,
+    /// Arguments as one JSON object
+    #[arg(long, value_name = "JSON")]
+    pub(crate) args: Option<String>,
+    /// Send this text instead of stdin
+    #[arg(long, value_name = "TEXT", conflicts_with = "file")]
+    pub(crate) data: Option<String>,
+    /// Send this file instead of stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// The file on the server
+    pub(crate) remote: String,
+    /// The file here, or a directory for it; `-` is stdout; the last part of REMOTE when absent
+    pub(crate) local: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Put {
+    /// The file here; `-` is stdin
+    pub(crate) local: PathBuf,
+    /// The file on the server; the last part of LOCAL when absent
+    pub(crate) remote: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    /// The directory on the server; the plugin's root when absent
+    pub(crate) path: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stat {
+    /// The file or directory on the server
+    pub(crate) path: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub(crate) argv: Vec<String>,
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if timeout < Duration::from_millis(1) || timeout > plugd_core::wire::DEADLINE_MAX {
+        return Err("out of range; allowed: 1ms to 30days".to_owned());
+    }
+    Ok(timeout)
+}
+
+impl Verb {
+    /// Finds what cannot work before anybody is called.
+    pub(crate) fn check(&self, json: bool) -> Result<(), Failure> {
+        match self {
+            Verb::Call(options) => call::arguments(options).map(drop),
+            Verb::Get(options) => get::target(options, json).map(drop),
+            Verb::Put(options) => put::remote_name(options).map(drop),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_a_command_is_the_commands_own() {
+        let options = Options::try_parse_from(["plug", "exec", "ls", "--json", "-s", "x"]).expect("a command line");
+        assert!(!options.json);
+        let Verb::Exec(exec) = options.verb else { panic!("exec was asked for") };
+        assert_eq!(exec.argv, ["ls", "--json", "-s", "x"]);
+    }
+
+    #[test]
+    fn options_before_a_command_are_ours() {
+        let options = Options::try_parse_from(["plug", "exec", "--json", "--", "ls"]).expect("a command line");
+        assert!(options.json);
+    }
+
+    #[test]
+    fn a_bad_server_is_refused_by_naming_what_is_allowed() {
+        let error = Options::try_parse_from(["plug", "-s", "tls://x", "list"]).expect_err("not supported");
+        assert!(error.to_string().contains("not supported"), "{error}");
+    }
+}

@@ -1,0 +1,86 @@
+//! Writes to stdout and stderr without ever panicking or blocking the program's end.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
+
+use tokio::io::AsyncWriteExt;
+
+use super::exit;
+use super::failure::Failure;
+
+/// A standard stream, written as it comes and on another thread, so that a full pipe keeps no signal from us.
+#[derive(Debug)]
+pub(crate) struct Output {
+    file: io::Result<tokio::fs::File>,
+}
+
+impl Output {
+    pub(crate) fn stdout() -> Output {
+        Output::of(&io::stdout())
+    }
+
+    pub(crate) fn stderr() -> Output {
+        Output::of(&io::stderr())
+    }
+
+    /// A descriptor of our own: the one of the standard library looks for line ends in the payload.
+    fn of(stream: &impl AsFd) -> Output {
+        let owned = stream.as_fd().try_clone_to_owned();
+        Output { file: owned.map(|owned| tokio::fs::File::from_std(File::from(owned))) }
+    }
+
+    fn file(&mut self) -> Result<&mut tokio::fs::File, Failure> {
+        self.file.as_mut().map_err(|error| broken(io::Error::from(error.kind())))
+    }
+
+    /// Begins to write `bytes`; an error may show only in the next call.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.file()?.write_all(bytes).await.map_err(broken)
+    }
+
+    /// Waits until everything is written.
+    pub(crate) async fn flush(&mut self) -> Result<(), Failure> {
+        self.file()?.flush().await.map_err(broken)
+    }
+
+    /// Writes `bytes` and waits until that is done.
+    pub(crate) async fn print(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.write(bytes).await?;
+        self.flush().await
+    }
+}
+
+fn broken(error: io::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::BrokenPipe => Failure::StdoutClosed,
+        _ => Failure::io("cannot write to stdout", error),
+    }
+}
+
+/// Says on stderr why there is no answer, and returns the exit code. A closed stderr changes nothing.
+pub(crate) fn complain(failure: &Failure) -> u8 {
+    if let Some(line) = failure.line() {
+        let _ = writeln!(io::stderr(), "plug: {line}");
+    }
+    exit::of_failure(failure)
+}
+
+/// Prints a line on stderr, if there is one.
+pub(crate) fn note(line: Option<&str>) {
+    if let Some(line) = line {
+        let _ = writeln!(io::stderr(), "{line}");
+    }
+}
+
+/// Prints to stdout before there is a runtime, and returns the exit code.
+pub(crate) fn print_blocking(bytes: &[u8], exit: u8) -> u8 {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => exit,
+        Err(_) => exit::LOCAL,
+    }
+}

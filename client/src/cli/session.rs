@@ -1,0 +1,106 @@
+//! One connection for one run of the program.
+
+use std::time::Duration;
+
+use plugd_core::Origin;
+use serde_json::{Map, Value};
+use tokio::time::{Instant, timeout_at};
+
+use super::answer::Answer;
+use super::failure::Failure;
+use super::options::{Options, Verb};
+use super::{call, describe, directory, exec, get, list, ls, ping, put, stat};
+use crate::{Client, Exchange, Open, REPLY_LEN_MAX, Reply, Status};
+
+/// How much longer than its deadline a call is waited for: the server's own word on it is worth more than ours.
+const DEADLINE_SLACK: Duration = Duration::from_millis(500);
+
+/// How long a call that was given up is waited for.
+const ABANDON_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A connected client, and what the command line says about its calls.
+#[derive(Debug)]
+pub(crate) struct Session<'o> {
+    client: Client,
+    options: &'o Options,
+    started: Instant,
+}
+
+impl<'o> Session<'o> {
+    pub(crate) async fn connect(options: &'o Options) -> Result<Session<'o>, Failure> {
+        let client = match options.wait {
+            None => Client::connect(&options.server).await?,
+            Some(wait) => Client::connect_with_wait(&options.server, wait).await?,
+        };
+        Ok(Session { client, options, started: Instant::now() })
+    }
+
+    pub(crate) fn options(&self) -> &'o Options {
+        self.options
+    }
+
+    /// Runs the verb, for no longer than `--timeout` says.
+    pub(crate) async fn run(&mut self, verb: &Verb) -> Result<Answer, Failure> {
+        let Some(timeout) = self.options.timeout else {
+            return self.run_verb(verb).await;
+        };
+        let limit = self.started + timeout + DEADLINE_SLACK;
+        timeout_at(limit, self.run_verb(verb)).await.unwrap_or_else(|_| Err(deadline_exceeded(timeout)))
+    }
+
+    async fn run_verb(&mut self, verb: &Verb) -> Result<Answer, Failure> {
+        match verb {
+            Verb::List => list::run(self).await,
+            Verb::Describe(options) => describe::run(self, options).await,
+            Verb::Ping => ping::run(self).await,
+            Verb::Call(options) => call::run(self, options).await,
+            Verb::Get(options) => get::run(self, options).await,
+            Verb::Put(options) => put::run(self, options).await,
+            Verb::Ls(options) => ls::run(self, options).await,
+            Verb::Stat(options) => stat::run(self, options).await,
+            Verb::Exec(options) => exec::run(self, options).await,
+        }
+    }
+
+    /// Opens a call.
+    pub(crate) async fn open(&mut self, command: &str, args: Map<String, Value>) -> Result<Exchange<'_>, Failure> {
+        let mut open = Open::new(command);
+        if !args.is_empty() {
+            open.args = Some(serde_json::value::to_raw_value(&args).expect("a JSON value always serialises"));
+        }
+        if let Some(timeout) = self.options.timeout {
+            let left = timeout.saturating_sub(self.started.elapsed());
+            open.deadline_ms = Some((left.as_millis() as u64).max(1));
+        }
+        Ok(self.client.open(&open).await?)
+    }
+
+    /// Makes a call without input, and holds its answer.
+    pub(crate) async fn call(&mut self, command: &str, args: Map<String, Value>) -> Result<Reply, Failure> {
+        let mut exchange = self.open(command, args).await?;
+        let (sender, receiver) = exchange.split();
+        // When sending fails, receiving tells why.
+        let _ = sender.finish().await;
+        let reply = receiver.reply(REPLY_LEN_MAX).await?;
+        if reply.status.is_ok() { Ok(reply) } else { Err(Failure::Status(Box::new(reply))) }
+    }
+
+    /// The command for `operation`: of the plugin that `--plugin` names, or else of the only one that offers it.
+    pub(crate) async fn command(&mut self, operation: &str) -> Result<String, Failure> {
+        let plugin = match &self.options.plugin {
+            Some(plugin) => plugin.clone(),
+            None => directory::fetch(self).await?.1.only_plugin_with(operation)?,
+        };
+        Ok(format!("{plugin}.{operation}"))
+    }
+
+    /// Drops the connection; a call that still runs is cancelled, or the connection reset.
+    pub(crate) async fn close(self) {
+        self.client.abandon(ABANDON_PATIENCE).await;
+    }
+}
+
+fn deadline_exceeded(timeout: Duration) -> Failure {
+    let message = format!("no end within {}", humantime::format_duration(timeout));
+    Failure::found(Status::deadline_exceeded("deadline", message).with_origin(Origin::Deadline))
+}

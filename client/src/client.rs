@@ -1,0 +1,122 @@
+//! One connection to a server, from its first call to its last.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use plugd_core::wire::Open;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::progress::Progress;
+use crate::receiver::Source;
+use crate::{CallError, ClientError, Exchange, REPLY_LEN_MAX, Receiver, Reply, Sender, ServerAddress, connect};
+
+/// How long writing a CANCEL may take before the connection is reset instead.
+const CANCEL_PATIENCE: Duration = Duration::from_millis(200);
+
+/// One connection to a server, which carries one call after the other.
+///
+/// The server's hello is read with the first answer; until then the first call is already on its way.
+#[derive(Debug)]
+pub struct Client {
+    sender: Sender,
+    receiver: Receiver,
+}
+
+impl Client {
+    /// Connects to `address`, for at most ten seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Connect`].
+    pub async fn connect(address: &ServerAddress) -> Result<Client, ClientError> {
+        connect::connect(address).await
+    }
+
+    /// Connects to a server that may not be up yet: tries again for `wait`, with pauses that grow from 10 ms to 500 ms.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Connect`] of the last try.
+    pub async fn connect_with_wait(address: &ServerAddress, wait: Duration) -> Result<Client, ClientError> {
+        connect::connect_with_wait(address, wait).await
+    }
+
+    /// Speaks over a stream that is connected already.
+    pub fn over<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S) -> Client {
+        let (read, write) = tokio::io::split(Box::pin(stream));
+        Client::of(Box::new(read), Box::new(write))
+    }
+
+    pub(crate) fn of(read: Box<dyn Source>, write: Box<dyn AsyncWrite + Send + Unpin>) -> Client {
+        let (told, heard) = watch::channel(Progress::new());
+        Client { sender: Sender::new(write, heard), receiver: Receiver::new(read, told) }
+    }
+
+    /// Opens a call. One before it that was not received to its end is cancelled first.
+    ///
+    /// The opening header leaves with the first input, or with the first look at the answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sender::open`], and as [`Receiver::end`] for the call before.
+    pub async fn open(&mut self, request: &Open<'_>) -> Result<Exchange<'_>, ClientError> {
+        if !self.is_closed() && self.receiver.answered() < self.sender.opened() {
+            self.cancel_all().await?;
+        }
+        self.sender.open(request).await?;
+        Ok(Exchange::new(&mut self.sender, &mut self.receiver))
+    }
+
+    /// Makes a whole call: `payload` is its only message, or it has none when that is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Status`] when the call ends with another status than `ok`; [`CallError::Client`] otherwise, among
+    /// them [`ClientError::ReplyTooLong`] above [`REPLY_LEN_MAX`].
+    pub async fn call(&mut self, request: &Open<'_>, payload: impl Into<Bytes>) -> Result<Reply, CallError> {
+        let reply = self.open(request).await?.whole(payload.into(), REPLY_LEN_MAX).await?;
+        if !reply.status.is_ok() {
+            return Err(CallError::Status { status: Box::new(reply.status), trailer: reply.trailer });
+        }
+        Ok(reply)
+    }
+
+    /// Whether the connection takes no other call: the server closed it with an end, or an error did.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Takes the connection apart, so that calls can be sent ahead while answers are read, in the order of the calls.
+    pub fn into_halves(self) -> (Sender, Receiver) {
+        (self.sender, self.receiver)
+    }
+
+    /// Gives up the call that runs, if one does, and drops the connection.
+    ///
+    /// Waits up to `patience` for the end of the call. Where the CANCEL cannot be written, or no end comes, a TCP
+    /// connection is reset, so that the server learns at once that nobody waits.
+    pub async fn abandon(mut self, patience: Duration) {
+        let given_up = timeout(patience, self.cancel_all()).await;
+        if !matches!(given_up, Ok(Ok(()))) {
+            self.receiver.abort();
+        }
+    }
+
+    async fn cancel_all(&mut self) -> Result<(), ClientError> {
+        let Client { sender, receiver } = self;
+        let opened = sender.opened();
+        let cancel = async {
+            let written = timeout(CANCEL_PATIENCE, sender.cancel()).await;
+            written.unwrap_or_else(|late| Err(ClientError::Lost(late.into())))
+        };
+        let drain = async {
+            while receiver.answered() < opened {
+                receiver.end().await?;
+            }
+            Ok(())
+        };
+        tokio::try_join!(cancel, drain).map(|_| ())
+    }
+}

@@ -1,0 +1,204 @@
+//! The program `plugd` as an operator runs it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn plugd(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plugd"));
+    command.current_dir(dir).env_remove("PLUGD_CONFIG").env_remove("PLUGD_LOG").stdin(Stdio::null());
+    command
+}
+
+fn run(dir: &Path, args: &[&str]) -> Output {
+    plugd(dir).args(args).output().expect("the program runs")
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).expect("text")
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).expect("text")
+}
+
+fn dir_with(text: &str) -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    fs::write(dir.path().join("plugins.toml"), text).expect("a file");
+    dir
+}
+
+/// A running server, killed when the test ends.
+struct Running(Child);
+
+impl Running {
+    fn start(dir: &Path, args: &[&str]) -> (Running, String) {
+        let child = plugd(dir).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut running = Running(child.expect("the program runs"));
+        let mut line = String::new();
+        BufReader::new(running.0.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("text");
+        (running, line)
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    fn end(mut self) -> (Option<i32>, String) {
+        let status = self.0.wait().expect("a child");
+        let mut log = String::new();
+        self.0.stderr.take().expect("a pipe").read_to_string(&mut log).expect("text");
+        (status.code(), log)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn init_writes_a_configuration_that_check_accepts_and_never_overwrites_one() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let written = run(dir.path(), &["init"]);
+    assert_eq!(stdout(&written), "wrote plugins.toml; start the server with: plugd --config plugins.toml\n");
+    let checked = run(dir.path(), &["check"]);
+    assert_eq!(stdout(&checked), "plugins.toml: good; 4 plugins, 3 enabled\n");
+    assert!(!dir.path().join("var").exists(), "checking writes nothing");
+
+    fs::write(dir.path().join("plugins.toml"), "mine").expect("a file");
+    let refused = run(dir.path(), &["init"]);
+    assert_eq!((refused.status.code(), stderr(&refused)), (Some(1), "plugins.toml: exists already; left alone\n"));
+    assert_eq!(fs::read_to_string(dir.path().join("plugins.toml")).expect("a file"), "mine");
+}
+
+#[test]
+fn check_reports_every_error_and_fails() {
+    let dir = dir_with("[plugins.echo]\nenabeld = 1\n[plugins.flie]\n");
+    let output = run(dir.path(), &["check"]);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(1), ""));
+    let found: Vec<&str> = stderr(&output).lines().collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with("plugins.toml:2:1: plugins.echo.enabeld: unknown key"), "{found:?}");
+    assert!(found[1].starts_with("plugins.toml:3:10: plugins.flie: unknown handler \"flie\""), "{found:?}");
+}
+
+#[test]
+fn a_bad_configuration_does_not_start() {
+    let dir = dir_with("[plugins.echo]\nenabeld = 1\n");
+    let output = run(dir.path(), &[]);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(1), ""));
+    assert!(stderr(&output).starts_with("plugins.toml:2:1: "), "{}", stderr(&output));
+}
+
+#[test]
+fn a_configuration_that_is_named_and_missing_is_an_error() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let output = run(dir.path(), &["--config", "none.toml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr(&output), "none.toml: no such file; `plugd init` writes a commented one\n");
+}
+
+#[test]
+fn list_names_every_handler_and_the_plugins_that_use_it() {
+    let dir = dir_with("[plugins.echo]\n[plugins.loud]\nhandler = \"upper\"\nenabled = false\n");
+    let text = run(dir.path(), &["list"]);
+    let rows: Vec<Vec<&str>> = stdout(&text).lines().map(|row| row.split_whitespace().collect()).collect();
+    assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), ["HANDLER", "echo", "file", "shell", "upper"]);
+    assert!(stdout(&text).lines().any(|row| row.starts_with("upper") && row.ends_with("loud (disabled)")));
+
+    let json = run(dir.path(), &["list", "--json"]);
+    let list: Value = serde_json::from_str(stdout(&json)).expect("JSON");
+    assert_eq!(list["handlers"][0]["plugins"][0]["name"], "echo");
+    assert_eq!(list["handlers"][3]["plugins"][0]["enabled"], false);
+}
+
+#[test]
+fn describe_shows_operations_arguments_and_settings() {
+    let dir = dir_with("[plugins.docs]\nhandler = \"file\"\nconfig = { root = \"x\" }\n");
+    let text = run(dir.path(), &["describe", "docs"]);
+    for part in ["docs (handler file", "get:", "path (string, required)", "root (string, required)", "writable"] {
+        assert!(stdout(&text).contains(part), "{part} in {}", stdout(&text));
+    }
+    let json = run(dir.path(), &["describe", "docs", "--json"]);
+    let description: Value = serde_json::from_str(stdout(&json)).expect("JSON");
+    assert_eq!(description["name"], "docs");
+    assert_eq!(description["settings"]["properties"]["writable"]["type"], "boolean");
+    let unknown = run(dir.path(), &["describe", "dcos"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert_eq!(stderr(&unknown), "no plugin and no handler \"dcos\"; did you mean \"docs\"?\n");
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for args in [&["--listen", "nonsense"][..], &["serve"], &["--log-format", "xml"]] {
+        assert_eq!(run(dir.path(), args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = format!("tcp://{}", taken.local_addr().expect("an address"));
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let output = run(dir.path(), &["--listen", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output).lines().last().unwrap_or_default();
+    assert!(said.starts_with(&format!("cannot listen on {address} (another server")), "{said}");
+}
+
+#[test]
+fn a_start_says_where_it_listens_and_what_to_type_next_and_a_signal_stops_it() {
+    for signal in ["TERM", "INT"] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (running, line) = Running::start(dir.path(), &["--listen", "tcp://127.0.0.1:0"]);
+        let address = line.strip_prefix("plugd listening on ").expect("an address").trim_end().to_owned();
+        assert!(address.starts_with("tcp://127.0.0.1:") && !address.ends_with(":0"), "{line}");
+        running.signal(signal);
+        let (code, log) = running.end();
+        assert_eq!(code, Some(0), "{log}");
+        assert!(log.contains(&format!("try: plug -s {address} call upper --data hello")), "{log}");
+        assert!(log.contains(&format!("SIG{signal}")) && log.contains("drained"), "{log}");
+    }
+}
+
+#[test]
+fn json_logs_are_json_on_every_line() {
+    let dir = dir_with("[server]\nlog_format = \"json\"\n[plugins.echo]\n");
+    let (running, _) = Running::start(dir.path(), &["--listen", "tcp://127.0.0.1:0"]);
+    running.signal("TERM");
+    let (_, log) = running.end();
+    assert!(log.lines().count() >= 2, "{log}");
+    for line in log.lines() {
+        let event: Value = serde_json::from_str(line).expect("JSON");
+        assert!(event["message"].is_string() && event["level"].is_string(), "{event}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_unix_socket_is_private_replaces_a_dead_one_and_goes_with_its_server() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("plugd.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket that nobody serves"));
+    let address = format!("unix:{}", path.display());
+    let (running, line) = Running::start(dir.path(), &["--listen", &address]);
+    assert_eq!(line, format!("plugd listening on {address}\n"));
+    assert_eq!(fs::metadata(&path).expect("a socket").permissions().mode() & 0o777, 0o600);
+    let second = run(dir.path(), &["--listen", &address]);
+    assert!(stderr(&second).contains("another server is running there?"), "{}", stderr(&second));
+    running.signal("TERM");
+    assert_eq!(running.end().0, Some(0));
+    assert!(!path.exists());
+}

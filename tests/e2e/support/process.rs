@@ -1,0 +1,153 @@
+//! The programs themselves, as processes.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use super::PATIENCE;
+
+/// The plugins of a server that has everything on.
+pub(crate) const EVERYTHING: &str = "\
+[plugins.echo]
+
+[plugins.upper]
+
+[plugins.files]
+handler = \"file\"
+config = { root = \"files\", writable = true }
+
+[plugins.shell]
+config = { allow_any_command = true }
+";
+
+/// Where a program is: beside these tests, or in `$PLUGD_BIN_DIR`, so that a release build can be put through them.
+fn program(name: &str, built: &str) -> PathBuf {
+    match std::env::var_os("PLUGD_BIN_DIR") {
+        Some(dir) => Path::new(&dir).join(name),
+        None => built.into(),
+    }
+}
+
+/// The server's program.
+pub(crate) fn plugd() -> PathBuf {
+    program("plugd", env!("CARGO_BIN_EXE_plugd-under-test"))
+}
+
+/// The client's program.
+pub(crate) fn plug() -> PathBuf {
+    program("plug", env!("CARGO_BIN_EXE_plug-under-test"))
+}
+
+/// A running server with a directory of its own, ended with the test.
+pub(crate) struct Plugd {
+    pub(crate) dir: TempDir,
+    pub(crate) address: String,
+    child: Child,
+}
+
+impl Plugd {
+    /// Serves `plugins` on a free port.
+    pub(crate) fn start(plugins: &str) -> Plugd {
+        Plugd::start_by(plugins, Command::new(plugd()))
+    }
+
+    /// Serves `plugins` by a command that ends with the server's program, or becomes it.
+    pub(crate) fn start_by(plugins: &str, mut command: Command) -> Plugd {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let text = format!("[server]\nlisten = [\"tcp://127.0.0.1:0\"]\n{plugins}");
+        std::fs::write(dir.path().join("plugins.toml"), text).expect("a file");
+        command.args(["--log", "warn"]).current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the server's program");
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("a line of text");
+        let address = line.trim_end().strip_prefix("plugd listening on ").expect("an address").to_owned();
+        Plugd { dir, address, child }
+    }
+
+    /// The file of this name that the plugin `files` serves.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join("files").join(name)
+    }
+
+    /// The id of the server's process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The client, told to call this server from an empty standard input.
+    pub(crate) fn plug(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+        let mut command = Command::new(plug());
+        command.env("PLUG_SERVER", &self.address).args(args).current_dir(self.dir.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the client to its end.
+    pub(crate) fn run(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Outcome {
+        self.plug(args).output().expect("the client's program").into()
+    }
+
+    /// Kills the server where it stands.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("a running server");
+        self.child.wait().expect("a child");
+    }
+}
+
+impl Drop for Plugd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// How a program ended, and what it said.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl From<Output> for Outcome {
+    fn from(output: Output) -> Outcome {
+        let stderr = String::from_utf8(output.stderr).expect("text on standard error");
+        Outcome { code: output.status.code(), stdout: output.stdout, stderr }
+    }
+}
+
+impl Outcome {
+    /// What it printed, as text.
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).expect("text on standard output")
+    }
+
+    /// What it printed, as JSON.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// Runs a command to its end with `input` on its standard input.
+pub(crate) fn feed(mut command: Command, input: &[u8]) -> Outcome {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program runs");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    std::thread::scope(|scope| {
+        // A command that ends before its input is no failure of the test.
+        scope.spawn(move || drop(stdin.write_all(input)));
+        child.wait_with_output().expect("a child").into()
+    })
+}
+
+/// Waits until `holds` does.
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
