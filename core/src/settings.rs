@@ -189,7 +189,10 @@ fn remove(value: &mut Value, path: &[String]) -> bool {
 pub(crate) fn prepare<S: Settings>(schema: &Schema, settings: Value) -> Result<Blueprint, Vec<SettingError>> {
     let Reading { settings, mut errors } = read::<S>(schema, settings);
     let Some(settings) = settings else { return Err(errors) };
-    errors.extend(settings.check().err().unwrap_or_default());
+    // Where a value was taken out for its type, what stands there instead is not the operator's.
+    let more = settings.check().err().unwrap_or_default();
+    let more: Vec<_> = more.into_iter().filter(|error| errors.iter().all(|known| known.path != error.path)).collect();
+    errors.extend(more);
     if !errors.is_empty() {
         return Err(errors);
     }

@@ -153,7 +153,7 @@ config = { allow_any_command = 3 }
             "<text>:2:1 server.lisen",
             "<text>:3:1 server.grace",
             "<text>:6:1 plugins.echo.enabled",
-            "<text>:8:10 plugins.files.config.root",
+            "<text>:10:1 plugins.files.config",
             "<text>:10:12 plugins.files.config.rot",
             "<text>:10:23 plugins.files.config.writable",
             "<text>:14:12 plugins.shell.config.allow_any_command",

@@ -11,7 +11,12 @@ use tempfile::TempDir;
 
 fn plugd(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plugd"));
-    command.current_dir(dir).env_remove("PLUGD_CONFIG").env_remove("PLUGD_LOG").stdin(Stdio::null());
+    command
+        .current_dir(dir)
+        .env_remove("PLUGD_CONFIG")
+        .env_remove("PLUGD_LOG")
+        .env_remove("CARGO")
+        .stdin(Stdio::null());
     command
 }
 

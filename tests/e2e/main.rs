@@ -5,6 +5,7 @@ mod connection;
 mod files;
 mod knocks;
 mod lifecycle;
+mod log;
 mod programs;
 mod readme;
 mod support;

@@ -32,11 +32,17 @@ async fn serve(config: crate::config::Config, registry: Registry) -> Result<(), 
         print(&format!("plugd listening on {address}\n"))?;
     }
     if let Some(address) = server.addresses().first() {
-        info!("try: plug -s {address} call upper --data hello");
+        info!("try: {} -s {address} call upper --data hello", client());
     }
     server.run().await;
     signals.abort();
     Ok(())
+}
+
+/// How the client is called from where the server was.
+fn client() -> &'static str {
+    // Cargo tells the programs that it runs where it is itself.
+    if std::env::var_os("CARGO").is_some() { "cargo run -q --bin plug --" } else { "plug" }
 }
 
 /// The first signal drains, the second stops at once. The handlers are installed before this returns.

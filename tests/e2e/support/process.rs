@@ -42,6 +42,12 @@ pub(crate) fn plug() -> PathBuf {
     program("plug", env!("CARGO_BIN_EXE_plug-under-test"))
 }
 
+fn with_args(program: PathBuf, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args);
+    command
+}
+
 /// A running server with a directory of its own, ended with the test.
 pub(crate) struct Plugd {
     pub(crate) dir: TempDir,
@@ -52,7 +58,25 @@ pub(crate) struct Plugd {
 impl Plugd {
     /// Serves `plugins` on a free port.
     pub(crate) fn start(plugins: &str) -> Plugd {
-        Plugd::start_by(plugins, Command::new(plugd()))
+        Plugd::start_by(plugins, with_args(plugd(), &["--log", "warn"]))
+    }
+
+    /// Serves `plugins` on a free port, and keeps its log as JSON for [`Plugd::log`].
+    pub(crate) fn start_logged(plugins: &str) -> Plugd {
+        let mut command = with_args(plugd(), &["--log", "info", "--log-format", "json"]);
+        command.stderr(Stdio::piped());
+        Plugd::start_by(plugins, command)
+    }
+
+    /// Tells the server to stop, waits until it has, and returns the events that it logged.
+    pub(crate) fn log(mut self) -> Vec<serde_json::Value> {
+        let stopped = with_args("kill".into(), &[&self.id().to_string()]).status().expect("kill runs");
+        assert!(stopped.success());
+        let mut log = String::new();
+        let stderr = self.child.stderr.as_mut().expect("a log that is kept");
+        std::io::Read::read_to_string(stderr, &mut log).expect("text");
+        assert!(self.child.wait().expect("a child").success(), "{log}");
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
     }
 
     /// Serves `plugins` by a command that ends with the server's program, or becomes it.
@@ -60,7 +84,7 @@ impl Plugd {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let text = format!("[server]\nlisten = [\"tcp://127.0.0.1:0\"]\n{plugins}");
         std::fs::write(dir.path().join("plugins.toml"), text).expect("a file");
-        command.args(["--log", "warn"]).current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the server's program");
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("a line of text");

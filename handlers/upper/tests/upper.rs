@@ -1,0 +1,30 @@
+//! The handler over a connection in memory.
+
+#[path = "../../echo/tests/memory/mod.rs"]
+mod memory;
+
+use plugd_core::{Code, Data};
+use plugd_upper as _;
+
+#[tokio::test]
+async fn each_frame_is_answered_by_one_with_its_boundaries() {
+    let sent = [Data { more: true, ..Data::main(&b"stra\xc3"[..]) }, Data::main(&b"\x9fe"[..]), Data::main("")];
+    let answer = memory::call("upper", &sent).await;
+    assert_eq!(answer.data, [Data { more: true, ..Data::main("STRA") }, Data::main("SSE"), Data::main("")]);
+    assert!(answer.status.is_ok(), "{}", answer.status);
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_text_end_the_call_by_naming_their_place() {
+    let answer = memory::call("upper", &[Data::main("ab"), Data::main(&b"c\xff"[..])]).await;
+    assert_eq!(answer.status.code(), Code::InvalidArgument);
+    assert_eq!(answer.status.reason(), "invalid-utf8");
+    assert_eq!(answer.status.message(), "input is not UTF-8 at byte 3");
+    assert_eq!(answer.text(), "AB");
+}
+
+#[tokio::test]
+async fn data_on_a_side_channel_is_refused() {
+    let answer = memory::call("upper", &[Data { channel: 3, ..Data::main("a") }]).await;
+    assert_eq!(answer.status.reason(), "unexpected-channel");
+}
