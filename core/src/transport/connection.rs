@@ -64,7 +64,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`GreetError`]; on [`GreetError::Hello`] a refusal may still be written with [`refuse`](Connection::refuse).
+    /// [`GreetError`]; on [`GreetError::Hello`] a refusal may still be queued with [`say_raw`](Connection::say_raw) or [`say`](Connection::say).
     ///
     /// # Cancellation
     ///
