@@ -4,8 +4,9 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use plugd_client::{CallError, Client, ClientError, Code, Data, Open, ServerAddress, Status};
+use plugd_core::transport::Inbound;
 use plugd_core::wire::{
     DATA_LEN_MAX_DEFAULT, DATA_LEN_MAX_LEAST, End, Frame, FrameHeader, FrameLimits, HELLO_LEN, Hello, Kind,
 };
@@ -15,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 /// The server's end of a pipe.
 struct Peer {
     io: DuplexStream,
-    buf: BytesMut,
+    inbound: Inbound,
 }
 
 impl Peer {
@@ -49,10 +50,10 @@ impl Peer {
 
     async fn next(&mut self) -> Frame {
         loop {
-            if let Some(frame) = Frame::take(&mut self.buf, FrameLimits::default()).expect("good frames only") {
+            if let Some(frame) = self.inbound.take().expect("good frames only") {
                 return frame;
             }
-            let read = self.io.read_buf(&mut self.buf).await.expect("an open pipe");
+            let read = self.inbound.fill(&mut self.io).await.expect("an open pipe");
             assert_ne!(read, 0, "a frame was expected, found the end of the stream");
         }
     }
@@ -77,7 +78,7 @@ async fn play_with_pipe<T>(
     let (near, far) = tokio::io::duplex(pipe_len);
     let mut near = Client::over(near);
     let peer = async {
-        let mut far = Peer { io: far, buf: BytesMut::new() };
+        let mut far = Peer { io: far, inbound: Inbound::new(FrameLimits::default()) };
         assert_eq!(far.hello().await.data_len_max, DATA_LEN_MAX_DEFAULT);
         far.greet(DATA_LEN_MAX_LEAST).await;
         peer(&mut far).await;
@@ -252,7 +253,7 @@ async fn long_messages_are_split_as_the_server_asks() {
 async fn frames_grow_to_what_the_server_accepts_once_it_is_known() {
     let (near, far) = tokio::io::duplex(4 << 20);
     let mut client = Client::over(near);
-    let mut peer = Peer { io: far, buf: BytesMut::new() };
+    let mut peer = Peer { io: far, inbound: Inbound::new(FrameLimits::default()) };
     let server = async {
         peer.hello().await;
         peer.greet(DATA_LEN_MAX_LEAST + 1).await;
@@ -273,7 +274,7 @@ async fn calls_can_be_sent_ahead_of_their_answers() {
     const CALLS: usize = 1000;
     let (near, far) = tokio::io::duplex(1024);
     let (mut sender, mut receiver) = Client::over(near).into_halves();
-    let mut peer = Peer { io: far, buf: BytesMut::new() };
+    let mut peer = Peer { io: far, inbound: Inbound::new(FrameLimits::default()) };
     let server = async {
         peer.hello().await;
         peer.greet(DATA_LEN_MAX_LEAST).await;

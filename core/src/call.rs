@@ -1,6 +1,6 @@
 //! One call as its handler sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -206,11 +206,13 @@ impl Call {
 #[derive(Debug)]
 pub struct Input {
     exchange: Arc<Exchange>,
+    /// What was handed over together with data that was received before.
+    batch: VecDeque<Data>,
 }
 
 impl Input {
     pub(crate) fn new(exchange: Arc<Exchange>) -> Input {
-        Input { exchange }
+        Input { exchange, batch: VecDeque::new() }
     }
 
     /// Receives the next piece of input on the main channel; see [`Call::recv`].
@@ -238,7 +240,10 @@ impl Input {
     ///
     /// Nothing is lost when the future is dropped.
     pub async fn recv_data(&mut self) -> Result<Option<Data>, Status> {
-        poll_fn(|cx| self.exchange.poll_recv(cx)).await
+        if let Some(data) = self.batch.pop_front() {
+            return Ok(Some(data));
+        }
+        poll_fn(|cx| self.exchange.poll_recv(cx, &mut self.batch)).await
     }
 
     /// Receives a whole message on the main channel, or `None` when the caller has sent them all.
@@ -318,11 +323,7 @@ impl Output {
     /// As [`Call::send`].
     pub async fn send_data(&mut self, data: Data) -> Result<(), Status> {
         let mut rest = Some(data);
-        while let Some(data) = rest {
-            poll_fn(|cx| self.exchange.poll_room(cx)).await?;
-            rest = self.exchange.push_data(data);
-        }
-        Ok(())
+        poll_fn(|cx| self.exchange.poll_send(cx, &mut rest)).await
     }
 
     /// Sends the handler's own header; see [`Call::head`].

@@ -8,11 +8,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use plugd_core::transport::{Connection, Departure, GreetError, Stream, Traffic};
 use plugd_core::wire::{HelloError, Knock, Open, VERSION};
 use plugd_core::{Caller, Origin, Peer, Status};
 use tokio::time::{Instant, timeout};
-use tracing::{Instrument, Span, debug, field, info, info_span, warn};
+use tracing::{Instrument, Level, Span, debug, field, info, info_span, warn};
 
 use crate::alarm::Alarm;
 use crate::config::ServerSettings;
@@ -131,16 +132,18 @@ impl Session<'_> {
     /// Waits for the next opening header.
     async fn next(&mut self, mut draining: Pin<&mut impl Future<Output = ()>>) -> Result<Bytes, Leave> {
         let settings = &self.shared.settings;
-        let since = Instant::now();
-        let mut header_since = (self.calls == 0).then_some(since);
+        // Calls that are there already cost no look at the clock.
+        let mut waiting_since = None;
+        let mut header_since = None;
         poll_fn(|cx| {
             if let Poll::Ready(next) = self.connection.poll_next(cx) {
                 return Poll::Ready(next.map_err(Leave::Departed));
             }
+            let since = *waiting_since.get_or_insert_with(Instant::now);
             if self.shared.stopping.is_draining() || draining.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(Leave::Draining));
             }
-            if header_since.is_none() && self.connection.is_mid_frame() {
+            if header_since.is_none() && (self.calls == 0 || self.connection.is_mid_frame()) {
                 header_since = Some(Instant::now());
             }
             let (due, leave) = match header_since {
@@ -189,10 +192,10 @@ impl Session<'_> {
 
     /// Serves one call to its end on both sides.
     async fn serve_call(&mut self, payload: &Bytes, ended: Pin<&mut impl Future<Output = ()>>) -> Result<Then, Leave> {
-        let started = Instant::now();
+        let started = tracing::enabled!(target: "plugd::call", Level::INFO).then(Instant::now);
         let span = self.span();
         let outcome = self.answer(payload, ended, &span).instrument(span.clone()).await;
-        span.in_scope(|| log(&outcome, started.elapsed()));
+        span.in_scope(|| log(&outcome, started.map(|started| started.elapsed())));
         self.finish(outcome).await
     }
 
@@ -226,7 +229,13 @@ impl Session<'_> {
             then => then,
         };
         let finishing = self.connection.finish(&outcome.end, then == Then::Close);
-        match timeout(LEFTOVER_TIMEOUT, finishing).await {
+        let mut finishing = pin!(finishing);
+        // Nearly always the input has ended before, and then there is nothing to wait for.
+        let finished = match (&mut finishing).now_or_never() {
+            Some(finished) => Ok(finished),
+            None => timeout(LEFTOVER_TIMEOUT, finishing).await,
+        };
+        match finished {
             Ok(Ok(())) => Ok(then),
             Ok(Err(departure)) => Err(Leave::Departed(departure)),
             Err(_) => Err(Leave::TooSlow { what: "end of input", allowed: LEFTOVER_TIMEOUT }),
@@ -252,12 +261,13 @@ fn open<'p, 'r>(router: &'r Router, payload: &'p Bytes, span: &Span) -> Result<(
     Ok((open, route))
 }
 
-/// One line a call. What the caller did wrong or gave up is ordinary; what the server did wrong is not.
-fn log(outcome: &Outcome, elapsed: Duration) {
+/// One line a call. What the caller did wrong or gave up is ordinary; what the server did wrong is not. The time is not
+/// taken where ordinary calls are not logged.
+fn log(outcome: &Outcome, elapsed: Option<Duration>) {
     let status = &outcome.end.status;
     let (code, reason, origin) = (status.code().name(), status.reason(), status.origin().name());
     let Traffic { received, sent } = outcome.traffic;
-    let duration_ms = elapsed.as_secs_f64() * 1e3;
+    let duration_ms = elapsed.map(|elapsed| elapsed.as_secs_f64() * 1e3);
     match status.detail() {
         Some(detail) if status.code() == plugd_core::Code::Internal => {
             warn!(target: "plugd::call", code, reason, origin, duration_ms, received, sent, ?detail, "call failed");

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use plugd_core::transport::Stream;
@@ -62,6 +62,8 @@ fn hint(error: &io::Error) -> &'static str {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stopping {
     draining: CancellationToken,
+    /// The same, to be looked at without a lock: every call asks.
+    is_draining: Arc<AtomicBool>,
     ended: CancellationToken,
 }
 
@@ -77,7 +79,7 @@ impl Stopping {
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.is_cancelled()
+        self.is_draining.load(Ordering::Relaxed)
     }
 }
 
@@ -92,6 +94,7 @@ impl Control {
     /// Stops accepting connections and beginning calls; calls that run may finish within the drain time. A call that
     /// has not, ends with origin `drain`.
     pub fn drain(&self) {
+        self.stopping.is_draining.store(true, Ordering::Relaxed);
         self.stopping.draining.cancel();
     }
 

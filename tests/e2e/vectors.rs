@@ -1,6 +1,6 @@
 //! Runs the exchanges of docs/protocol.md, as they stand there, against the codec and against a server.
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use plugd_core::wire::{Frame, FrameLimits, HELLO_LEN, Hello};
 
 use crate::support::raw::RawPeer;
@@ -94,7 +94,7 @@ fn the_codec_reads_and_writes_every_exchange_to_the_byte() {
         for bytes in [client, server] {
             let Ok(Some(hello)) = Hello::decode(&bytes) else { continue };
             assert_eq!(hello.encode(), bytes[..HELLO_LEN], "{}", vector.title);
-            let mut rest = BytesMut::from(&bytes[HELLO_LEN..]);
+            let mut rest = Bytes::copy_from_slice(&bytes[HELLO_LEN..]);
             while let Ok(Some(frame)) = Frame::take(&mut rest, FrameLimits::default()) {
                 let start = bytes.len() - rest.len() - frame.payload.len() - 8;
                 assert_eq!(frame.header.encode(), bytes[start..start + 8], "{}", vector.title);

@@ -13,7 +13,9 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{Inbound, Outbound, Stream};
-use crate::wire::{CHANNEL_MAIN, End, Frame, FrameError, FrameHeader, FrameLimits, HEADER_LEN_MAX_LEAST, Kind};
+use crate::wire::{
+    CHANNEL_MAIN, End, FRAME_HEADER_LEN, Frame, FrameError, FrameHeader, FrameLimits, HEADER_LEN_MAX_LEAST, Kind,
+};
 use crate::{Data, Status};
 
 /// How many bytes of input are read ahead of a handler, at the least one frame: enough to keep a fast caller busy.
@@ -21,6 +23,9 @@ const READ_AHEAD_MAX: usize = 256 << 10;
 
 /// How many bytes of output may wait for a slow caller before the handler has to wait as well.
 const WRITE_AHEAD_MAX: usize = 256 << 10;
+
+/// How many bytes of short frames are handed to a handler at once: it takes them without asking again.
+const BATCH_LEN_MAX: usize = 16 << 10;
 
 /// How often a stream is asked whether its other side is gone, while unread input hides the answer.
 const HANG_UP_CHECK_PAUSE: Duration = Duration::from_secs(1);
@@ -140,19 +145,19 @@ impl Exchange {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the caller's next data, or `None` at the end of its input.
-    pub(crate) fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Data>, Status>> {
-        self.lock().poll_recv(cx)
+    /// Takes the caller's next data, or `None` at the end of its input. What else has arrived is added to `batch`, so
+    /// that the handler comes back here less often.
+    pub(crate) fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        batch: &mut VecDeque<Data>,
+    ) -> Poll<Result<Option<Data>, Status>> {
+        self.lock().poll_recv(cx, batch)
     }
 
-    /// Waits until there is room for output.
-    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        self.lock().poll_room(cx)
-    }
-
-    /// Queues as much of `data` as one frame holds and returns the rest; there is room.
-    pub(crate) fn push_data(&self, data: Data) -> Option<Data> {
-        self.lock().push_data(data)
+    /// Queues as much of `data` as there is room for, and leaves the rest; ready when nothing is left.
+    pub(crate) fn poll_send(&self, cx: &mut Context<'_>, data: &mut Option<Data>) -> Poll<Result<(), Status>> {
+        self.lock().poll_send(cx, data)
     }
 
     /// Queues the handler's own header.
@@ -198,13 +203,14 @@ impl Inner {
         self.sender = None;
     }
 
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Data>, Status>> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut VecDeque<Data>) -> Poll<Result<Option<Data>, Status>> {
         loop {
             if let Some(status) = &self.stopped {
                 return Poll::Ready(Err(status.clone()));
             }
             if let Some(data) = self.queue.pop_front() {
                 self.queue_len -= data.payload.len();
+                self.fill_batch(batch);
                 return Poll::Ready(Ok(Some(data)));
             }
             if self.interrupt.is_none() && self.state == State::InputEnded {
@@ -214,6 +220,24 @@ impl Inner {
                 remember(&mut self.receiver, cx);
                 return Poll::Pending;
             }
+        }
+    }
+
+    /// Hands over what else has arrived, as far as it is short.
+    fn fill_batch(&mut self, batch: &mut VecDeque<Data>) {
+        let mut batch_len = 0;
+        while batch_len < BATCH_LEN_MAX && self.state == State::Input && self.interrupt.is_none() {
+            if self.queue.is_empty() {
+                match self.take_input() {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(violation) => return self.interrupt = Some(Interrupt::Violation(violation)),
+                }
+            }
+            let Some(data) = self.queue.pop_front() else { return };
+            self.queue_len -= data.payload.len();
+            batch_len += data.payload.len() + FRAME_HEADER_LEN;
+            batch.push_back(data);
         }
     }
 
@@ -281,19 +305,22 @@ impl Inner {
         }
     }
 
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Option<Data>) -> Poll<Result<(), Status>> {
         if let Some(status) = &self.stopped {
             return Poll::Ready(Err(status.clone()));
         }
-        if self.outbound.len() < WRITE_AHEAD_MAX {
-            return Poll::Ready(Ok(()));
+        while let Some(next) = data.take() {
+            if self.outbound.len() >= WRITE_AHEAD_MAX {
+                self.flush(cx);
+                if self.interrupt.is_some() || self.outbound.len() >= WRITE_AHEAD_MAX {
+                    *data = Some(next);
+                    remember(&mut self.sender, cx);
+                    return Poll::Pending;
+                }
+            }
+            *data = self.push_data(next);
         }
-        self.flush(cx);
-        if self.interrupt.is_none() && self.outbound.len() < WRITE_AHEAD_MAX {
-            return Poll::Ready(Ok(()));
-        }
-        remember(&mut self.sender, cx);
-        Poll::Pending
+        Poll::Ready(Ok(()))
     }
 
     fn flush(&mut self, cx: &mut Context<'_>) {

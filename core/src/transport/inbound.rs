@@ -1,14 +1,15 @@
 //! The reading half of a framed stream.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
-use crate::wire::{FRAME_HEADER_LEN, Frame, FrameError, FrameHeader, FrameLimits, Hello, HelloError};
+use crate::wire::{FRAME_HEADER_LEN, Frame, FrameError, FrameHeader, FrameLimits, HELLO_LEN, Hello, HelloError};
 
 /// How much a quiet stream is asked for at once, in bytes: dozens of small calls, and cheap to hold.
 const READ_LEN_LEAST: usize = 8 << 10;
@@ -21,7 +22,8 @@ const READ_LEN_MAX: usize = 256 << 10;
 /// Memory grows with the bytes that have arrived and never with a length that was merely announced.
 #[derive(Debug)]
 pub struct Inbound {
-    buf: BytesMut,
+    /// What has arrived; frames are cut out of it without being copied.
+    arrived: Bytes,
     limits: FrameLimits,
     read_len: usize,
 }
@@ -29,17 +31,17 @@ pub struct Inbound {
 impl Inbound {
     /// An empty half that accepts frames up to `limits`.
     pub fn new(limits: FrameLimits) -> Inbound {
-        Inbound { buf: BytesMut::new(), limits, read_len: READ_LEN_LEAST }
+        Inbound { arrived: Bytes::new(), limits, read_len: READ_LEN_LEAST }
     }
 
     /// How many bytes have arrived and not been taken.
     pub fn len(&self) -> usize {
-        self.buf.len()
+        self.arrived.len()
     }
 
     /// Whether nothing is waiting to be taken.
     pub fn is_empty(&self) -> bool {
-        self.buf.is_empty()
+        self.arrived.is_empty()
     }
 
     /// Takes the hello off the front, or returns `None` while it is not whole.
@@ -48,9 +50,9 @@ impl Inbound {
     ///
     /// [`HelloError`] as soon as what has arrived cannot become a hello.
     pub fn take_hello(&mut self) -> Result<Option<Hello>, HelloError> {
-        let hello = Hello::decode(&self.buf)?;
+        let hello = Hello::decode(&self.arrived)?;
         if hello.is_some() {
-            let _ = self.buf.split_to(crate::wire::HELLO_LEN);
+            self.arrived.advance(HELLO_LEN);
         }
         Ok(hello)
     }
@@ -60,8 +62,9 @@ impl Inbound {
     /// # Errors
     ///
     /// [`FrameError`]; nothing that follows can be read.
+    #[inline]
     pub fn peek(&self) -> Result<Option<FrameHeader>, FrameError> {
-        Frame::peek(&self.buf, self.limits)
+        Frame::peek(&self.arrived, self.limits)
     }
 
     /// Takes the next frame, or returns `None` while it is not whole. Its payload shares this half's memory.
@@ -69,8 +72,9 @@ impl Inbound {
     /// # Errors
     ///
     /// [`FrameError`]; nothing that follows can be read.
+    #[inline]
     pub fn take(&mut self) -> Result<Option<Frame>, FrameError> {
-        Frame::take(&mut self.buf, self.limits)
+        Frame::take(&mut self.arrived, self.limits)
     }
 
     /// Reads once from `io`, and returns how many bytes came; 0 is the end of the stream.
@@ -83,27 +87,51 @@ impl Inbound {
         R: AsyncRead + Unpin + ?Sized,
     {
         let wanted = self.missing_len().clamp(self.read_len, READ_LEN_MAX);
-        if self.buf.capacity() - self.buf.len() < wanted {
-            self.buf.reserve(wanted);
+        let mut buf = into_mut(std::mem::take(&mut self.arrived));
+        if buf.capacity() - buf.len() < wanted {
+            buf.reserve(wanted);
         }
-        let read = ready!(poll_read_buf(Pin::new(io), cx, &mut self.buf))?;
+        let filled = poll_read_buf(Pin::new(io), cx, &mut buf);
+        self.arrived = buf.freeze();
+        let read = ready!(filled)?;
         if read >= self.read_len {
             self.read_len = (self.read_len * 2).min(READ_LEN_MAX);
         }
         Poll::Ready(Ok(read))
     }
 
+    /// Reads once from `io`; see [`poll_fill`](Inbound::poll_fill).
+    ///
+    /// # Errors
+    ///
+    /// Whatever `io` reports.
+    ///
+    /// # Cancellation
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn fill<R>(&mut self, io: &mut R) -> io::Result<usize>
+    where
+        R: AsyncRead + Unpin + ?Sized,
+    {
+        poll_fn(|cx| self.poll_fill(io, cx)).await
+    }
+
     /// How many bytes the frame at the front still lacks; 0 when its header is not there yet.
     fn missing_len(&self) -> usize {
         let header = self.peek().ok().flatten();
-        header.map_or(0, |header| (FRAME_HEADER_LEN + header.payload_len as usize).saturating_sub(self.buf.len()))
+        header.map_or(0, |header| (FRAME_HEADER_LEN + header.payload_len as usize).saturating_sub(self.arrived.len()))
     }
 
     /// Gives the memory back when nothing is waiting, so that an idle connection holds none.
     pub fn release(&mut self) {
-        if self.buf.is_empty() {
-            self.buf = BytesMut::new();
+        if self.arrived.is_empty() {
+            self.arrived = Bytes::new();
             self.read_len = READ_LEN_LEAST;
         }
     }
+}
+
+/// Makes bytes writable again: in place when no frame that was cut out of them is left, else by copying what is left.
+fn into_mut(bytes: Bytes) -> BytesMut {
+    bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
 }

@@ -5,10 +5,10 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
-use crate::wire::FrameHeader;
+use crate::wire::{FRAME_HEADER_LEN, FrameHeader};
 
 /// Payloads up to this length are copied behind their header, in bytes; longer ones are sent from where they lie.
 const COPY_LEN_MAX: usize = 2 << 10;
@@ -19,9 +19,13 @@ const SLICES_MAX: usize = 64;
 /// Frames on their way out: many leave in one system call.
 #[derive(Debug, Default)]
 pub struct Outbound {
-    pieces: VecDeque<Bytes>,
-    tail: BytesMut,
-    pieces_len: usize,
+    /// Headers and short payloads, one behind the other.
+    copied: Vec<u8>,
+    /// How many bytes of `copied` have been written.
+    written: usize,
+    /// Long payloads, each with the length of `copied` that goes ahead of it.
+    long: VecDeque<(usize, Bytes)>,
+    long_len: usize,
 }
 
 impl Outbound {
@@ -31,32 +35,35 @@ impl Outbound {
     }
 
     /// How many bytes wait to be written.
+    #[inline]
     pub fn len(&self) -> usize {
-        self.pieces_len + self.tail.len()
+        self.long_len + self.copied.len() - self.written
     }
 
     /// Whether everything has been written.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Queues bytes that are no frame: a hello, or a refusal in the other side's own protocol.
     pub fn push_raw(&mut self, bytes: &[u8]) {
-        self.tail.extend_from_slice(bytes);
+        self.copied.extend_from_slice(bytes);
     }
 
     /// Queues one frame; `header.payload_len` is the length of `payload`. A long payload is not copied.
+    #[inline]
     pub fn push(&mut self, header: FrameHeader, payload: Bytes) {
         debug_assert_eq!(header.payload_len as usize, payload.len(), "the header announces its payload");
-        self.tail.extend_from_slice(&header.encode());
         if payload.len() <= COPY_LEN_MAX {
-            self.tail.extend_from_slice(&payload);
-            return;
+            self.copied.reserve(FRAME_HEADER_LEN + payload.len());
+            self.copied.extend_from_slice(&header.encode());
+            self.copied.extend_from_slice(&payload);
+        } else {
+            self.copied.extend_from_slice(&header.encode());
+            self.long_len += payload.len();
+            self.long.push_back((self.copied.len(), payload));
         }
-        let head = self.tail.split().freeze();
-        self.pieces_len += head.len() + payload.len();
-        self.pieces.push_back(head);
-        self.pieces.push_back(payload);
     }
 
     /// Writes until nothing waits any more.
@@ -68,6 +75,9 @@ impl Outbound {
     where
         W: AsyncWrite + Unpin + ?Sized,
     {
+        if self.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
         while !self.is_empty() {
             let written = ready!(self.poll_write(io, cx))?;
             if written == 0 {
@@ -75,6 +85,8 @@ impl Outbound {
             }
             self.advance(written);
         }
+        self.copied.clear();
+        self.written = 0;
         Pin::new(io).poll_flush(cx)
     }
 
@@ -83,31 +95,41 @@ impl Outbound {
         W: AsyncWrite + Unpin + ?Sized,
     {
         let io = Pin::new(io);
-        if self.pieces.is_empty() {
-            return io.poll_write(cx, &self.tail);
+        if self.long.is_empty() {
+            return io.poll_write(cx, &self.copied[self.written..]);
         }
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let waiting = self.pieces.iter().map(|piece| &piece[..]).chain([&self.tail[..]]);
         let mut count = 0;
-        for (slice, piece) in slices.iter_mut().zip(waiting) {
-            *slice = IoSlice::new(piece);
+        let mut copied = self.written;
+        for (end, payload) in self.long.iter().take(SLICES_MAX / 2) {
+            slices[count] = IoSlice::new(&self.copied[copied..*end]);
+            slices[count + 1] = IoSlice::new(payload);
+            count += 2;
+            copied = *end;
+        }
+        if count < SLICES_MAX {
+            slices[count] = IoSlice::new(&self.copied[copied..]);
             count += 1;
         }
         io.poll_write_vectored(cx, &slices[..count])
     }
 
     fn advance(&mut self, mut written: usize) {
-        while let Some(piece) = self.pieces.front_mut() {
-            if written < piece.len() {
-                piece.advance(written);
-                self.pieces_len -= written;
+        while let Some((end, payload)) = self.long.front_mut() {
+            let ahead = (*end - self.written).min(written);
+            self.written += ahead;
+            written -= ahead;
+            let part = payload.len().min(written);
+            if self.written < *end || part < payload.len() {
+                payload.advance(part);
+                self.long_len -= part;
                 return;
             }
-            written -= piece.len();
-            self.pieces_len -= piece.len();
-            self.pieces.pop_front();
+            self.long_len -= part;
+            written -= part;
+            self.long.pop_front();
         }
-        self.tail.advance(written);
+        self.written += written;
     }
 
     /// Gives the memory back when nothing waits, so that an idle connection holds none.
@@ -150,7 +172,7 @@ mod tests {
                 read.expect("an open pipe");
                 bytes
             });
-            let mut buf = BytesMut::from(&arrived[..]);
+            let mut buf = Bytes::from(arrived);
             for frame in frames {
                 prop_assert_eq!(Frame::take(&mut buf, FrameLimits::default()), Ok(Some(frame)));
             }

@@ -1,6 +1,6 @@
 //! The unit on the wire: a fixed binary header with the payload's length, then the payload.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 
 /// The length of a frame's header, in bytes.
 pub const FRAME_HEADER_LEN: usize = 8;
@@ -170,6 +170,7 @@ impl FrameHeader {
     }
 
     /// Writes the header.
+    #[inline]
     pub fn encode(self) -> [u8; FRAME_HEADER_LEN] {
         let flags = if self.more { FLAG_MORE } else { 0 } | if self.close { FLAG_CLOSE } else { 0 };
         let [a, b, c, d] = self.payload_len.to_be_bytes();
@@ -181,6 +182,7 @@ impl FrameHeader {
     /// # Errors
     ///
     /// [`FrameError`], before a byte of the payload has been read or any memory taken for it.
+    #[inline]
     pub fn decode(bytes: [u8; FRAME_HEADER_LEN], limits: FrameLimits) -> Result<FrameHeader, FrameError> {
         let [kind, flags, channel, reserved, a, b, c, d] = bytes;
         let kind = Kind::from_byte(kind).ok_or(FrameError::UnknownKind { found: kind })?;
@@ -214,6 +216,7 @@ impl Frame {
     /// # Errors
     ///
     /// [`FrameError`] as soon as the header is whole and wrong.
+    #[inline]
     pub fn peek(buf: &[u8], limits: FrameLimits) -> Result<Option<FrameHeader>, FrameError> {
         buf.first_chunk().map(|bytes| FrameHeader::decode(*bytes, limits)).transpose()
     }
@@ -225,16 +228,18 @@ impl Frame {
     /// # Errors
     ///
     /// [`FrameError`] as soon as the header is whole and wrong.
-    pub fn take(buf: &mut BytesMut, limits: FrameLimits) -> Result<Option<Frame>, FrameError> {
+    #[inline]
+    pub fn take(buf: &mut Bytes, limits: FrameLimits) -> Result<Option<Frame>, FrameError> {
         let Some(header) = Frame::peek(buf, limits)? else {
             return Ok(None);
         };
-        let payload_len = header.payload_len as usize;
-        if buf.len() < FRAME_HEADER_LEN + payload_len {
+        let end = FRAME_HEADER_LEN + header.payload_len as usize;
+        if buf.len() < end {
             return Ok(None);
         }
-        buf.advance(FRAME_HEADER_LEN);
-        Ok(Some(Frame { header, payload: buf.split_to(payload_len).freeze() }))
+        let payload = buf.slice(FRAME_HEADER_LEN..end);
+        buf.advance(end);
+        Ok(Some(Frame { header, payload }))
     }
 }
 
@@ -263,7 +268,7 @@ mod tests {
         frames.iter().flat_map(|frame| [&frame.header.encode()[..], &frame.payload].concat()).collect()
     }
 
-    fn take_all(buf: &mut BytesMut) -> Vec<Frame> {
+    fn take_all(buf: &mut Bytes) -> Vec<Frame> {
         std::iter::from_fn(|| Frame::take(buf, FrameLimits::default()).expect("only good frames")).collect()
     }
 
@@ -274,9 +279,9 @@ mod tests {
         ) {
             let stream = encode(&frames);
             for cut in 0..=stream.len() {
-                let mut buf = BytesMut::from(&stream[..cut]);
+                let mut buf = Bytes::copy_from_slice(&stream[..cut]);
                 let mut taken = take_all(&mut buf);
-                buf.extend_from_slice(&stream[cut..]);
+                buf = [&buf[..], &stream[cut..]].concat().into();
                 taken.extend(take_all(&mut buf));
                 prop_assert_eq!(&taken, &frames);
                 prop_assert!(buf.is_empty());
@@ -285,10 +290,10 @@ mod tests {
 
         #[test]
         fn frames_come_out_as_they_went_in_byte_by_byte(frames in proptest::collection::vec(any_frame(), 0..6)) {
-            let mut buf = BytesMut::new();
+            let mut buf = Bytes::new();
             let mut taken = Vec::new();
             for byte in encode(&frames) {
-                buf.extend_from_slice(&[byte]);
+                buf = [&buf[..], &[byte]].concat().into();
                 taken.extend(take_all(&mut buf));
             }
             prop_assert_eq!(taken, frames);
@@ -298,7 +303,7 @@ mod tests {
         fn noise_never_panics_and_never_takes_more_than_a_frame_may_hold(
             noise in proptest::collection::vec(any::<u8>(), 0..64)
         ) {
-            let mut buf = BytesMut::from(&noise[..]);
+            let mut buf = Bytes::from(noise);
             while let Ok(Some(frame)) = Frame::take(&mut buf, FrameLimits::default()) {
                 prop_assert_eq!(frame.payload.len(), frame.header.payload_len as usize);
             }

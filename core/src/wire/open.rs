@@ -90,6 +90,9 @@ impl<'a> Open<'a> {
     ///
     /// [`OpenError`], which says what was found and what is allowed.
     pub fn decode(payload: &'a [u8]) -> Result<Open<'a>, OpenError> {
+        if let Some(command) = bare_command(payload) {
+            return Ok(Open::new(command));
+        }
         if json_depth_exceeds(payload, JSON_DEPTH_MAX) {
             return Err(OpenError::Depth);
         }
@@ -122,6 +125,18 @@ impl<'a> Open<'a> {
     }
 }
 
+/// The command of a header that holds nothing else, in the form in which most clients write it; `None` means look closer.
+///
+/// Most headers of busy callers look like this, and reading them in full is a third of a small call.
+fn bare_command(payload: &[u8]) -> Option<&str> {
+    let command = payload.strip_prefix(br#"{"command":""#)?.strip_suffix(br#""}"#)?;
+    let is_plain = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_');
+    if command.is_empty() || command.len() > COMMAND_LEN_MAX || !command.iter().all(is_plain) {
+        return None;
+    }
+    std::str::from_utf8(command).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +152,24 @@ mod tests {
         assert_eq!(open.command, "docs.get");
         assert_eq!(open.deadline_ms, Some(5));
         assert_eq!(open.encode(), json.as_bytes());
+    }
+
+    #[test]
+    fn the_short_way_reads_what_the_long_way_reads() {
+        for json in [
+            r#"{"command":"echo"}"#,
+            r#"{"command":"my-files_2.get"}"#,
+            r#"{"command":""}"#,
+            r#"{"command":"a\"}"#,
+            r#"{"command":"a","x":"b"}"#,
+            r#"{"command":"A"}"#,
+            "{\"command\":\"\u{e4}\"}",
+        ] {
+            let long_way = serde_json::from_str::<Open<'_>>(json).ok().filter(|open| open.check().is_ok());
+            let found = Open::decode(json.as_bytes()).ok();
+            assert_eq!(found.map(|open| open.command), long_way.map(|open| open.command), "{json}");
+        }
+        assert_eq!(bare_command(br#"{"command":"echo"}"#), Some("echo"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::soon;
 /// A TCP connection without any manners of its own.
 pub(crate) struct RawPeer<S = TcpStream> {
     pub(crate) stream: S,
-    buf: BytesMut,
+    buf: Bytes,
 }
 
 /// The bytes of one frame.
@@ -32,7 +32,7 @@ impl RawPeer {
     pub(crate) async fn connect(address: SocketAddr) -> RawPeer {
         let stream = TcpStream::connect(address).await.expect("a listening server");
         stream.set_nodelay(true).expect("a connected socket");
-        RawPeer { stream, buf: BytesMut::new() }
+        RawPeer { stream, buf: Bytes::new() }
     }
 
     /// Connects and exchanges hellos.
@@ -51,7 +51,7 @@ impl RawPeer {
     /// A reading and a writing peer on one connection.
     pub(crate) fn into_split(self) -> (RawPeer<OwnedReadHalf>, RawPeer<OwnedWriteHalf>) {
         let (reader, writer) = self.stream.into_split();
-        (RawPeer { stream: reader, buf: self.buf }, RawPeer { stream: writer, buf: BytesMut::new() })
+        (RawPeer { stream: reader, buf: self.buf }, RawPeer { stream: writer, buf: Bytes::new() })
     }
 }
 
@@ -73,7 +73,7 @@ impl<S: AsyncRead + Unpin> RawPeer<S> {
         while self.buf.len() < len {
             assert!(self.fill().await, "stream ended after {:?}, {len} bytes expected", self.buf);
         }
-        self.buf.split_to(len).freeze()
+        self.buf.split_to(len)
     }
 
     /// Reads the next frame.
@@ -131,10 +131,13 @@ impl<S: AsyncRead + Unpin> RawPeer<S> {
     /// Waits for the server to close, and returns what it said before.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         while self.fill().await {}
-        self.buf.split().to_vec()
+        std::mem::take(&mut self.buf).into()
     }
 
     async fn fill(&mut self) -> bool {
-        soon("answer", self.stream.read_buf(&mut self.buf)).await.expect("an unbroken connection") > 0
+        let mut buf = BytesMut::from(std::mem::take(&mut self.buf));
+        let read = soon("answer", self.stream.read_buf(&mut buf)).await;
+        self.buf = buf.freeze();
+        read.expect("an unbroken connection") > 0
     }
 }

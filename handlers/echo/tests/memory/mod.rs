@@ -7,8 +7,7 @@ use std::future::poll_fn;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::BytesMut;
-use plugd_core::transport::{Connection, Watch};
+use plugd_core::transport::{Connection, Inbound, Watch};
 use plugd_core::wire::{End, Frame, FrameHeader, FrameLimits, HELLO_LEN, Hello, Kind, Open};
 use plugd_core::{Call, Caller, Context, Data, Handler, Peer, Registry, Request, Status};
 use serde_json::value::to_raw_value;
@@ -77,7 +76,7 @@ impl Session {
         sender.write(&Hello { data_len_max: limits.data_len_max }.encode()).await;
         let open = Open::new("plugin").encode();
         sender.frame(FrameHeader::new(Kind::Open, open.len() as u32), &open).await;
-        let mut receiver = Receiver { reader, buf: BytesMut::new(), limits };
+        let mut receiver = Receiver { reader, inbound: Inbound::new(limits) };
         receiver.skip(HELLO_LEN).await;
         Session { sender, receiver, server }
     }
@@ -136,18 +135,17 @@ impl Sender {
 #[derive(Debug)]
 pub(crate) struct Receiver {
     reader: ReadHalf<DuplexStream>,
-    buf: BytesMut,
-    limits: FrameLimits,
+    inbound: Inbound,
 }
 
 impl Receiver {
     /// Receives one frame.
     pub(crate) async fn frame(&mut self) -> Frame {
         loop {
-            if let Some(frame) = Frame::take(&mut self.buf, self.limits).expect("a good frame") {
+            if let Some(frame) = self.inbound.take().expect("a good frame") {
                 return frame;
             }
-            let len = self.reader.read_buf(&mut self.buf).await.expect("a whole connection");
+            let len = self.inbound.fill(&mut self.reader).await.expect("a whole connection");
             assert_ne!(len, 0, "the connection ended before the call");
         }
     }
