@@ -212,7 +212,8 @@ pub struct Input {
 
 impl Input {
     pub(crate) fn new(exchange: Arc<Exchange>) -> Input {
-        Input { exchange, batch: VecDeque::new() }
+        let batch = exchange.take_batch();
+        Input { exchange, batch }
     }
 
     /// Receives the next piece of input on the main channel; see [`Call::recv`].
@@ -240,10 +241,10 @@ impl Input {
     ///
     /// Nothing is lost when the future is dropped.
     pub async fn recv_data(&mut self) -> Result<Option<Data>, Status> {
-        if let Some(data) = self.batch.pop_front() {
-            return Ok(Some(data));
+        if self.batch.is_empty() {
+            poll_fn(|cx| self.exchange.poll_recv(cx, &mut self.batch)).await?;
         }
-        poll_fn(|cx| self.exchange.poll_recv(cx, &mut self.batch)).await
+        Ok(self.batch.pop_front())
     }
 
     /// Receives a whole message on the main channel, or `None` when the caller has sent them all.
@@ -279,6 +280,12 @@ impl Input {
                 return Ok(Some(message.freeze()));
             }
         }
+    }
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        self.exchange.return_batch(std::mem::take(&mut self.batch));
     }
 }
 
@@ -321,9 +328,8 @@ impl Output {
     /// # Cancellation
     ///
     /// As [`Call::send`].
-    pub async fn send_data(&mut self, data: Data) -> Result<(), Status> {
-        let mut rest = Some(data);
-        poll_fn(|cx| self.exchange.poll_send(cx, &mut rest)).await
+    pub async fn send_data(&mut self, mut data: Data) -> Result<(), Status> {
+        poll_fn(|cx| self.exchange.poll_send(cx, &mut data)).await
     }
 
     /// Sends the handler's own header; see [`Call::head`].

@@ -161,7 +161,13 @@ impl fmt::Display for Origin {
 /// assert_eq!(status.to_string(), "not_found (no-such-file): no file \"a.txt\"");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
+pub struct Status(
+    /// Nothing is plain success: the ordinary end costs no memory, and every result no more than a pointer.
+    Option<Box<Parts>>,
+);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Parts {
     code: Code,
     reason: Cow<'static, str>,
     message: String,
@@ -170,89 +176,109 @@ pub struct Status {
     detail: Option<String>,
 }
 
+const PLAIN: Parts = Parts {
+    code: Code::Ok,
+    reason: Cow::Borrowed(""),
+    message: String::new(),
+    origin: Origin::Handler,
+    retry: false,
+    detail: None,
+};
+
+static PLAIN_SUCCESS: Parts = PLAIN;
+
 impl Status {
     /// Makes a status that a handler ended; `reason` is a stable word for programs, such as `no-such-file`.
     pub fn new(code: Code, reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Status {
-        Status {
-            code,
-            reason: reason.into(),
-            message: message.into(),
-            origin: Origin::Handler,
-            retry: false,
-            detail: None,
-        }
+        Status::from_parts(Parts { code, reason: reason.into(), message: message.into(), ..PLAIN })
     }
 
     /// The end of a call that did what was asked.
     pub fn ok() -> Status {
-        Status::new(Code::Ok, "", "")
+        Status(None)
+    }
+
+    fn from_parts(parts: Parts) -> Status {
+        Status((parts != PLAIN).then(|| Box::new(parts)))
+    }
+
+    fn parts(&self) -> &Parts {
+        self.0.as_deref().unwrap_or(&PLAIN_SUCCESS)
+    }
+
+    fn with(self, change: impl FnOnce(&mut Parts)) -> Status {
+        let mut parts = self.0.map_or(PLAIN, |parts| *parts);
+        change(&mut parts);
+        Status::from_parts(parts)
     }
 
     /// Says who ended the call; a new status says the handler did.
     #[must_use]
-    pub fn with_origin(mut self, origin: Origin) -> Status {
-        self.origin = origin;
-        self
+    pub fn with_origin(self, origin: Origin) -> Status {
+        self.with(|parts| parts.origin = origin)
     }
 
     /// Says whether the same call may safely be tried again; a new status says no.
     #[must_use]
-    pub fn with_retry(mut self, retry: bool) -> Status {
-        self.retry = retry;
-        self
+    pub fn with_retry(self, retry: bool) -> Status {
+        self.with(|parts| parts.retry = retry)
     }
 
     /// Adds what only the server's log may show, such as the chain of causes.
     #[must_use]
-    pub fn with_detail(mut self, detail: impl fmt::Display) -> Status {
-        self.detail = Some(detail.to_string());
-        self
+    pub fn with_detail(self, detail: impl fmt::Display) -> Status {
+        self.with(|parts| parts.detail = Some(detail.to_string()))
     }
 
     /// Whether the call did what was asked.
     pub fn is_ok(&self) -> bool {
-        self.code == Code::Ok
+        self.code() == Code::Ok
+    }
+
+    /// Whether there is nothing to say but that the call did what was asked.
+    pub fn is_plain_success(&self) -> bool {
+        self.0.is_none()
     }
 
     /// The kind of the end.
     pub fn code(&self) -> Code {
-        self.code
+        self.parts().code
     }
 
     /// The stable word for programs; empty when there is none.
     pub fn reason(&self) -> &str {
-        &self.reason
+        &self.parts().reason
     }
 
     /// The line for people; empty when there is none.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.parts().message
     }
 
     /// Who ended the call.
     pub fn origin(&self) -> Origin {
-        self.origin
+        self.parts().origin
     }
 
     /// Whether the same call may safely be tried again: nothing was done, or doing it twice is harmless.
     pub fn retry(&self) -> bool {
-        self.retry
+        self.parts().retry
     }
 
     /// What only the server's log may show.
     pub fn detail(&self) -> Option<&str> {
-        self.detail.as_deref()
+        self.parts().detail.as_deref()
     }
 }
 
 impl fmt::Display for Status {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}", self.code)?;
-        if !self.reason.is_empty() {
-            write!(out, " ({})", self.reason)?;
+        write!(out, "{}", self.code())?;
+        if !self.reason().is_empty() {
+            write!(out, " ({})", self.reason())?;
         }
-        if !self.message.is_empty() {
-            write!(out, ": {}", self.message)?;
+        if !self.message().is_empty() {
+            write!(out, ": {}", self.message())?;
         }
         Ok(())
     }
@@ -263,6 +289,14 @@ impl Error for Status {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn plain_success_is_plain_however_it_was_made() {
+        assert!(Status::ok().is_plain_success() && Status::new(Code::Ok, "", "").is_plain_success());
+        assert!(Status::internal("a", "b").with_origin(Origin::Server).with(|parts| *parts = PLAIN).is_plain_success());
+        assert!(!Status::ok().with_origin(Origin::Server).is_plain_success());
+        assert_eq!(size_of::<Result<(), Status>>(), 2 * size_of::<usize>());
+    }
 
     #[test]
     fn numbers_and_codes_agree_in_both_directions() {

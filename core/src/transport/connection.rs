@@ -1,5 +1,6 @@
 //! The server's side of a connection: the hello, then one call after the other.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
@@ -198,6 +199,7 @@ impl Inner {
             let Poll::Ready(filled) = self.inbound.poll_fill(&mut *self.io, cx) else {
                 self.inbound.release();
                 self.outbound.release();
+                self.batch = VecDeque::new();
                 return Poll::Pending;
             };
             match filled {

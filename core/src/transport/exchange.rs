@@ -103,6 +103,8 @@ pub(super) struct Inner {
     pub(super) cancel_may_come: bool,
     queue: VecDeque<Data>,
     queue_len: usize,
+    /// An empty batch that the next call's input uses.
+    pub(super) batch: VecDeque<Data>,
     /// What the caller did, until the watch reports it.
     interrupt: Option<Interrupt>,
     /// What receiving and sending fail with, once the router has decided.
@@ -126,6 +128,7 @@ impl Exchange {
             cancel_may_come: false,
             queue: VecDeque::new(),
             queue_len: 0,
+            batch: VecDeque::new(),
             interrupt: None,
             stopped: None,
             stop_token: None,
@@ -145,19 +148,25 @@ impl Exchange {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the caller's next data, or `None` at the end of its input. What else has arrived is added to `batch`, so
-    /// that the handler comes back here less often.
-    pub(crate) fn poll_recv(
-        &self,
-        cx: &mut Context<'_>,
-        batch: &mut VecDeque<Data>,
-    ) -> Poll<Result<Option<Data>, Status>> {
+    /// Hands what has arrived of the input over to `batch`, which is empty; it stays empty at the end of the input.
+    pub(crate) fn poll_recv(&self, cx: &mut Context<'_>, batch: &mut VecDeque<Data>) -> Poll<Result<(), Status>> {
         self.lock().poll_recv(cx, batch)
     }
 
     /// Queues as much of `data` as there is room for, and leaves the rest; ready when nothing is left.
-    pub(crate) fn poll_send(&self, cx: &mut Context<'_>, data: &mut Option<Data>) -> Poll<Result<(), Status>> {
+    pub(crate) fn poll_send(&self, cx: &mut Context<'_>, data: &mut Data) -> Poll<Result<(), Status>> {
         self.lock().poll_send(cx, data)
+    }
+
+    /// Takes the empty batch of the call before, so that its memory is used again.
+    pub(crate) fn take_batch(&self) -> VecDeque<Data> {
+        std::mem::take(&mut self.lock().batch)
+    }
+
+    /// Gives a batch back.
+    pub(crate) fn return_batch(&self, mut batch: VecDeque<Data>) {
+        batch.clear();
+        self.lock().batch = batch;
     }
 
     /// Queues the handler's own header.
@@ -203,18 +212,15 @@ impl Inner {
         self.sender = None;
     }
 
-    fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut VecDeque<Data>) -> Poll<Result<Option<Data>, Status>> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut VecDeque<Data>) -> Poll<Result<(), Status>> {
         loop {
             if let Some(status) = &self.stopped {
                 return Poll::Ready(Err(status.clone()));
             }
-            if let Some(data) = self.queue.pop_front() {
-                self.queue_len -= data.payload.len();
-                self.fill_batch(batch);
-                return Poll::Ready(Ok(Some(data)));
-            }
-            if self.interrupt.is_none() && self.state == State::InputEnded {
-                return Poll::Ready(Ok(None));
+            self.fill_batch(batch);
+            let is_end = self.interrupt.is_none() && self.state == State::InputEnded;
+            if is_end || !batch.is_empty() {
+                return Poll::Ready(Ok(()));
             }
             if self.interrupt.is_some() || !self.advance(cx).is_ready() {
                 remember(&mut self.receiver, cx);
@@ -223,21 +229,19 @@ impl Inner {
         }
     }
 
-    /// Hands over what else has arrived, as far as it is short.
+    /// Hands over a bounded part of what has arrived: first what was read ahead, then what was not looked at yet.
     fn fill_batch(&mut self, batch: &mut VecDeque<Data>) {
         let mut batch_len = 0;
-        while batch_len < BATCH_LEN_MAX && self.state == State::Input && self.interrupt.is_none() {
-            if self.queue.is_empty() {
-                match self.take_input() {
-                    Ok(true) => {}
-                    Ok(false) => return,
-                    Err(violation) => return self.interrupt = Some(Interrupt::Violation(violation)),
-                }
-            }
-            let Some(data) = self.queue.pop_front() else { return };
+        while batch_len < BATCH_LEN_MAX
+            && let Some(data) = self.queue.pop_front()
+        {
             self.queue_len -= data.payload.len();
             batch_len += data.payload.len() + FRAME_HEADER_LEN;
             batch.push_back(data);
+        }
+        if self.queue.is_empty() && self.state == State::Input && self.interrupt.is_none() {
+            let received = self.inbound.take_data(batch, BATCH_LEN_MAX.saturating_sub(batch_len));
+            self.traffic.received += received as u64;
         }
     }
 
@@ -305,22 +309,23 @@ impl Inner {
         }
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Option<Data>) -> Poll<Result<(), Status>> {
-        if let Some(status) = &self.stopped {
-            return Poll::Ready(Err(status.clone()));
-        }
-        while let Some(next) = data.take() {
+    #[inline]
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Data) -> Poll<Result<(), Status>> {
+        loop {
+            if let Some(status) = &self.stopped {
+                return Poll::Ready(Err(status.clone()));
+            }
             if self.outbound.len() >= WRITE_AHEAD_MAX {
                 self.flush(cx);
                 if self.interrupt.is_some() || self.outbound.len() >= WRITE_AHEAD_MAX {
-                    *data = Some(next);
                     remember(&mut self.sender, cx);
                     return Poll::Pending;
                 }
             }
-            *data = self.push_data(next);
+            if !self.push_data(data) {
+                return Poll::Ready(Ok(()));
+            }
         }
-        Poll::Ready(Ok(()))
     }
 
     fn flush(&mut self, cx: &mut Context<'_>) {
@@ -329,19 +334,22 @@ impl Inner {
         }
     }
 
-    fn push_data(&mut self, mut data: Data) -> Option<Data> {
+    /// Queues as much of `data` as one frame holds; whether something is left.
+    #[inline]
+    fn push_data(&mut self, data: &mut Data) -> bool {
         self.head_allowed = false;
         let len_max = self.caller_data_len_max as usize;
-        let rest = (data.payload.len() > len_max).then(|| data.payload.split_off(len_max));
-        let payload_len = data.payload.len() as u32;
+        let is_long = data.payload.len() > len_max;
+        let payload = if is_long { data.payload.split_to(len_max) } else { std::mem::take(&mut data.payload) };
+        let payload_len = payload.len() as u32;
         self.traffic.sent += u64::from(payload_len);
         let header = FrameHeader {
-            more: data.more || rest.is_some(),
+            more: data.more || is_long,
             channel: data.channel,
             ..FrameHeader::new(Kind::Data, payload_len)
         };
-        self.outbound.push(header, data.payload);
-        rest.map(|payload| Data { payload, ..data })
+        self.outbound.push(header, payload);
+        is_long
     }
 
     fn push_head(&mut self, payload: Vec<u8>) -> Result<(), Status> {

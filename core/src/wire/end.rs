@@ -72,7 +72,7 @@ impl From<Status> for End {
 impl End {
     /// Writes the payload of an END frame, with its strings cut where it would be longer than `len_max` bytes.
     pub fn encode(&self, len_max: u32) -> Vec<u8> {
-        if self.trailer.is_none() && self.status == Status::ok() {
+        if self.trailer.is_none() && self.status.is_plain_success() {
             return Vec::new();
         }
         let payload = self.encode_whole();
