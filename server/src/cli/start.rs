@@ -1,6 +1,9 @@
 //! `plugd`: starts the server and stops it on signals.
 
+use std::io;
+
 use plugd_core::Registry;
+use tokio::runtime::{Builder, Runtime};
 use tracing::{info, warn};
 
 use super::{Cli, Failure, config, print};
@@ -17,11 +20,20 @@ pub(super) fn start(cli: &Cli, registry: Registry) -> Result<(), Failure> {
     if config.plugins.iter().all(|plugin| !plugin.enabled) {
         warn!("every plugin is disabled; enable one in the configuration");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
+    let runtime = runtime(config.server.workers).map_err(Failure::Runtime)?;
     let served = runtime.block_on(serve(config, registry));
     // Blocking work that outlived its call must not hold up the end of the process.
     runtime.shutdown_background();
     served
+}
+
+/// One worker is the main thread itself, which saves the hand-over between threads at each wake-up.
+fn runtime(workers: u32) -> io::Result<Runtime> {
+    let mut builder = match workers {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.worker_threads(workers as usize).enable_all().build()
 }
 
 async fn serve(config: crate::config::Config, registry: Registry) -> Result<(), Failure> {
@@ -47,7 +59,7 @@ fn client() -> &'static str {
 
 /// The first signal drains, the second stops at once. The handlers are installed before this returns.
 #[cfg(unix)]
-fn stop_on_signals(control: Control) -> std::io::Result<impl Future<Output = ()>> {
+fn stop_on_signals(control: Control) -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let mut terminate = signal(SignalKind::terminate())?;
@@ -66,7 +78,7 @@ fn stop_on_signals(control: Control) -> std::io::Result<impl Future<Output = ()>
 }
 
 #[cfg(not(unix))]
-fn stop_on_signals(control: Control) -> std::io::Result<impl Future<Output = ()>> {
+fn stop_on_signals(control: Control) -> io::Result<impl Future<Output = ()>> {
     Ok(async move {
         while tokio::signal::ctrl_c().await.is_ok() {
             control.drain();

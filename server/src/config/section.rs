@@ -57,6 +57,8 @@ pub(super) struct ServerSection {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     grace: Duration,
+    /// How many threads serve connections; half of the processors unless told otherwise.
+    workers: u32,
     /// What is logged: a level, or a filter such as `info,plugd::call=debug`.
     log: String,
     /// How log lines look: text or json.
@@ -74,10 +76,17 @@ impl Default for ServerSection {
             idle_timeout: Duration::from_secs(300),
             drain_timeout: Duration::from_secs(10),
             grace: Duration::from_secs(2),
+            workers: workers_default(),
             log: "info".to_owned(),
             log_format: LogFormat::Text,
         }
     }
+}
+
+/// Half of the processors: the kernel's share of network work is as large as ours, and callers may be on the same machine.
+fn workers_default() -> u32 {
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+    (processors / 2).clamp(1, 1024)
 }
 
 /// The checked settings of the server itself.
@@ -98,6 +107,8 @@ pub struct ServerSettings {
     pub drain_timeout: Duration,
     /// How long a handler may take to clean up after its call was cancelled.
     pub grace: Duration,
+    /// How many threads serve connections, 1 to 1,024. The program reads it; a library's caller brings its own runtime.
+    pub workers: u32,
     /// What is logged, as a filter of `tracing-subscriber`.
     pub log: String,
     /// How log lines look.
@@ -120,6 +131,7 @@ impl ServerSection {
             idle_timeout: checks.time("idle_timeout", self.idle_timeout, second / 10..=86_400 * second),
             drain_timeout: checks.time("drain_timeout", self.drain_timeout, Duration::ZERO..=3_600 * second),
             grace: checks.time("grace", self.grace, Duration::ZERO..=60 * second),
+            workers: checks.within("workers", self.workers, 1..=1024),
             log: self.log,
             log_format: self.log_format,
         };
