@@ -98,10 +98,8 @@ impl Plugins {
     /// `not_found`, with a reason that tells a misspelt plugin, a disabled one, a handler that this program lacks and
     /// an unknown operation apart, and with what would be accepted.
     pub(crate) fn find(&self, command: &str) -> Result<Route<'_>, Status> {
-        let (name, operation) = match command.split_once('.') {
-            Some((name, operation)) => (name, Some(operation)),
-            None => (command, None),
-        };
+        let dot = command.bytes().position(|byte| byte == b'.');
+        let (name, operation) = dot.map_or((command, None), |dot| (&command[..dot], Some(&command[dot + 1..])));
         let plugin = self.enabled.get(name).ok_or_else(|| self.unknown_plugin(name))?;
         let (operation_name, operation) = plugin.operation(operation)?;
         Ok(Route { plugin, operation_name, operation })

@@ -242,6 +242,9 @@ impl Inner {
         if self.queue.is_empty() && self.state == State::Input && self.interrupt.is_none() {
             let received = self.inbound.take_data(batch, BATCH_LEN_MAX.saturating_sub(batch_len));
             self.traffic.received += received as u64;
+            if self.inbound.take_end_of_input() {
+                self.state = State::InputEnded;
+            }
         }
     }
 

@@ -101,6 +101,15 @@ impl Inbound {
         payload_len
     }
 
+    /// Takes EOI when it is the next frame.
+    pub(crate) fn take_end_of_input(&mut self) -> bool {
+        let is_next = matches!(self.peek(), Ok(Some(header)) if header.kind == Kind::EndOfInput);
+        if is_next {
+            self.arrived.advance(FRAME_HEADER_LEN);
+        }
+        is_next
+    }
+
     /// Reads once from `io`, and returns how many bytes came; 0 is the end of the stream.
     ///
     /// # Errors
