@@ -38,7 +38,7 @@ impl Peer {
     }
 
     async fn end(&mut self, status: Status, close: bool) {
-        let payload = End::from(status).encode(DATA_LEN_MAX_LEAST);
+        let payload = End::from(status).encode();
         self.frame(FrameHeader { close, ..FrameHeader::new(Kind::End, 0) }, &payload).await;
     }
 

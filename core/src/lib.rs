@@ -43,7 +43,7 @@ pub mod wire;
 pub use call::{Call, Caller, Data, Input, Output, Peer, Request};
 pub use descriptor::{Descriptor, NoArguments, Operation, Streaming};
 pub use handler::Handler;
-pub use name::{NAME_LEN_MAX, is_legal_name, nearest};
+pub use name::{NAME_LEN_MAX, did_you_mean, is_legal_name, nearest};
 pub use registry::{Registration, Registry, RegistryError};
 pub use schema::{UnknownKey, unknown_keys};
 pub use settings::{Blueprint, Context, Reading, SettingError, Settings, StartError, read_settings};

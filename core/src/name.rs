@@ -31,6 +31,11 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
+/// Suggests the candidate that `name` was probably meant to be, as the middle of a message; empty when there is none.
+pub fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(name, candidates).map_or(String::new(), |candidate| format!("; did you mean \"{candidate}\"?"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

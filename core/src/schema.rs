@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::nearest;
+use crate::did_you_mean;
 
 /// A key that stands in a value but not in its schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,14 +19,9 @@ impl UnknownKey {
         self.path.last().map_or("", String::as_str)
     }
 
-    /// The allowed key that this one was probably meant to be.
-    pub fn nearest(&self) -> Option<&str> {
-        nearest(self.key(), self.allowed.iter().map(String::as_str))
-    }
-
     /// What to do about it, as the end of a message: the nearest key, and every allowed one.
     pub fn remedy(&self) -> String {
-        let hint = self.nearest().map_or(String::new(), |key| format!("; did you mean \"{key}\"?"));
+        let hint = did_you_mean(self.key(), self.allowed.iter().map(String::as_str));
         match self.allowed.as_slice() {
             [] => format!("{hint}; nothing is allowed here"),
             allowed => format!("{hint}; allowed: {}", allowed.join(", ")),
@@ -41,6 +36,22 @@ impl UnknownKey {
 pub fn unknown_keys(schema: &Value, value: &Value) -> Vec<UnknownKey> {
     let mut found = Vec::new();
     collect(schema, value, &mut Vec::new(), &mut found);
+    found
+}
+
+/// Lists the paths at which `schema` asks for an object and `value` has something else.
+pub(crate) fn misplaced_values(schema: &Value, value: &Value) -> Vec<Vec<String>> {
+    let is_object = schema.get("type").and_then(Value::as_str) == Some("object");
+    let Value::Object(members) = value else {
+        return if is_object { vec![Vec::new()] } else { Vec::new() };
+    };
+    let mut found = Vec::new();
+    for (key, member) in members {
+        if let Some(Member::Known(schema)) = member_schema(schema, key) {
+            let below = misplaced_values(schema, member);
+            found.extend(below.into_iter().map(|path| [vec![key.clone()], path].concat()));
+        }
+    }
     found
 }
 

@@ -12,7 +12,7 @@ use serde_path_to_error::Segment;
 
 use crate::Handler;
 use crate::call::without_position;
-use crate::schema::{UnknownKey, unknown_keys};
+use crate::schema::{UnknownKey, misplaced_values, unknown_keys};
 
 /// A setting that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -138,7 +138,15 @@ pub fn read_settings<S: DeserializeOwned + JsonSchema>(value: Value) -> Reading<
 
 fn read<S: DeserializeOwned>(schema: &Schema, mut value: Value) -> Reading<S> {
     let mut errors = unknown_settings(schema, &value);
+    errors.extend(
+        misplaced_values(schema.as_value(), &value)
+            .into_iter()
+            .map(|path| SettingError { message: "expected a table".to_owned(), path }),
+    );
     let mut bad: BTreeSet<Vec<String>> = errors.iter().map(|error| error.path.clone()).collect();
+    if bad.contains(&Vec::new()) {
+        return Reading { settings: None, errors };
+    }
     for path in &bad {
         remove(&mut value, path);
     }
@@ -246,6 +254,11 @@ mod tests {
                 "writable: invalid type: string \"yes\", expected a boolean",
             ]
         );
+    }
+
+    #[test]
+    fn a_table_is_not_read_from_an_array() {
+        assert_eq!(complaints(json!(["x", true, []])), ["expected a table"]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use plugd_core::transport::{Connection, Departure, GreetError, Stream, Traffic};
 use plugd_core::wire::{HelloError, Knock, Open, VERSION};
 use plugd_core::{Caller, Origin, Peer, Status};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, Level, Span, debug, field, info, info_span, warn};
 
 use crate::alarm::Alarm;
@@ -85,7 +85,16 @@ impl Session<'_> {
     async fn greet(&mut self) -> bool {
         let allowed = self.shared.settings.header_timeout;
         let peer = &self.caller.peer;
-        match timeout(allowed, self.connection.greet()).await {
+        let draining = self.shared.stopping.draining();
+        let greeted = tokio::select! {
+            greeted = timeout(allowed, self.connection.greet()) => greeted,
+            () = draining.cancelled() => {
+                self.connection.say_hello();
+                self.take_leave(Leave::Draining);
+                return false;
+            }
+        };
+        match greeted {
             Ok(Ok(())) => return true,
             Ok(Err(GreetError::Hello(error))) => {
                 info!(%peer, %error, "peer refused");
@@ -135,6 +144,7 @@ impl Session<'_> {
         // Calls that are there already cost no look at the clock.
         let mut waiting_since = None;
         let mut header_since = None;
+        let mut unwritten_len = 0;
         poll_fn(|cx| {
             if let Poll::Ready(next) = self.connection.poll_next(cx) {
                 return Poll::Ready(next.map_err(Leave::Departed));
@@ -143,8 +153,15 @@ impl Session<'_> {
             if self.shared.stopping.is_draining() || draining.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(Leave::Draining));
             }
-            if header_since.is_none() && (self.calls == 0 || self.connection.is_mid_frame()) {
-                header_since = Some(Instant::now());
+            // While answers wait for a slow reader, that is what is waited for; each that it takes is a sign of life.
+            let unwritten_before = std::mem::replace(&mut unwritten_len, self.connection.unwritten_len());
+            if unwritten_len != unwritten_before {
+                waiting_since = None;
+            } else if unwritten_len == 0
+                && header_since.is_none()
+                && (self.calls == 0 || self.connection.is_mid_frame())
+            {
+                header_since = Some(since);
             }
             let (due, leave) = match header_since {
                 Some(since) => {
@@ -231,18 +248,42 @@ impl Session<'_> {
         let finishing = self.connection.finish(&outcome.end, then == Then::Close);
         let mut finishing = pin!(finishing);
         // Nearly always the input has ended before, and then there is nothing to wait for.
-        let finished = match (&mut finishing).now_or_never() {
-            Some(finished) => Ok(finished),
-            None => timeout(LEFTOVER_TIMEOUT, finishing).await,
-        };
-        match finished {
-            Ok(Ok(())) => Ok(then),
-            Ok(Err(departure)) => Err(Leave::Departed(departure)),
-            Err(_) => Err(Leave::TooSlow { what: "end of input", allowed: LEFTOVER_TIMEOUT }),
+        if let Some(finished) = (&mut finishing).now_or_never() {
+            return finished.map(|()| then).map_err(Leave::Departed);
+        }
+        let draining = self.shared.stopping.draining();
+        tokio::select! {
+            finished = finishing => finished.map(|()| then).map_err(Leave::Departed),
+            () = draining.cancelled() => Err(Leave::Draining),
+            () = sleep(LEFTOVER_TIMEOUT) => {
+                Err(Leave::TooSlow { what: "end of input", allowed: LEFTOVER_TIMEOUT })
+            }
         }
     }
 
-    async fn close(self) {
+    /// Lets the peer read what is left for it, as long as it takes some of it now and then and the server waits.
+    async fn flush(&mut self) {
+        let ended = self.shared.stopping.ended();
+        let mut ended = pin!(ended.cancelled());
+        let idle_timeout = self.shared.settings.idle_timeout;
+        let mut unwritten_len = self.connection.unwritten_len();
+        loop {
+            tokio::select! {
+                _ = self.connection.flush() => return,
+                () = ended.as_mut() => return,
+                () = sleep(idle_timeout) => {}
+            }
+            let unwritten_before = std::mem::replace(&mut unwritten_len, self.connection.unwritten_len());
+            if unwritten_len == unwritten_before {
+                return debug!(peer = %self.caller.peer, "peer stopped reading");
+            }
+        }
+    }
+
+    async fn close(mut self) {
+        if self.connection.unwritten_len() > 0 {
+            self.flush().await;
+        }
         let peer = self.caller.peer;
         match timeout(LAST_WORDS_TIMEOUT, self.connection.close()).await {
             Ok(Ok(())) => {}

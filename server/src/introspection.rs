@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use plugd_core::{Call, Descriptor, Handler, Operation, Status, nearest};
+use plugd_core::{Call, Descriptor, Handler, Operation, Status, did_you_mean};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ impl Catalogue {
     fn describe(&self, name: &str) -> Result<&Value, Status> {
         self.plugins.get(name).ok_or_else(|| {
             let known = self.plugins.keys().map(String::as_str);
-            let hint = nearest(name, known).map_or(String::new(), |known| format!("; did you mean \"{known}\"?"));
+            let hint = did_you_mean(name, known);
             Status::not_found("unknown-plugin", format!("no plugin {name:?}{hint}"))
         })
     }

@@ -89,7 +89,9 @@ mod unix {
         /// Binds `path`, over the file that a server which is gone left there. Only this user may connect.
         pub(crate) async fn bind(path: &Path) -> io::Result<UnixSocket> {
             let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-            if is_socket && UnixStream::connect(path).await.is_err() {
+            let connected = if is_socket { UnixStream::connect(path).await.map(drop) } else { Ok(()) };
+            // Only a socket that nobody serves refuses; one whose server is busy does not.
+            if connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
                 fs::remove_file(path)?;
             }
             let listener = UnixListener::bind(path)?;

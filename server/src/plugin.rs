@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plugd_core::{Code, Context, Descriptor, Handler, Operation, Origin, Registry, StartError, Status, nearest};
+use plugd_core::{Code, Context, Descriptor, Handler, Operation, Origin, Registry, StartError, Status, did_you_mean};
 
 use crate::config::{PluginConfig, RESERVED};
 use crate::handlers::SHIPPED;
@@ -123,10 +123,6 @@ impl Plugins {
 
 fn not_found(reason: &'static str, message: String) -> Status {
     Status::new(Code::NotFound, reason, message).with_origin(Origin::Server)
-}
-
-fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    nearest(name, known).map_or(String::new(), |known| format!("; did you mean \"{known}\"?"))
 }
 
 fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {

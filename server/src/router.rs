@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -106,7 +106,16 @@ impl Router {
         limit: Option<Duration>,
         draining_over: Pin<&mut impl Future<Output = ()>>,
     ) -> (Status, Then) {
-        let mut handling = AssertUnwindSafe(route.plugin.handler.handle(call)).catch_unwind();
+        // A handler may also panic before it has made its future, and while the future is dropped.
+        let begin = move || {
+            let call = call;
+            route.plugin.handler.handle(call)
+        };
+        let handling = match catch_unwind(AssertUnwindSafe(begin)) {
+            Ok(handling) => handling,
+            Err(panic) => return decide(Stop::Panicked(panic), limit),
+        };
+        let mut handling = AssertUnwindSafe(handling).catch_unwind();
         let stop = tokio::select! {
             biased;
             ended = &mut handling => match ended {
@@ -122,8 +131,9 @@ impl Router {
         if !handler_ended {
             watch.stop(status.clone());
             // What the handler says after it was stopped changes nothing; the time is for it to clean up.
-            let _ = timeout(self.grace, handling).await;
+            let _ = timeout(self.grace, &mut handling).await;
         }
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(handling)));
         (status, then)
     }
 }

@@ -1,8 +1,8 @@
 //! A server from bind to stop.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use plugd_core::transport::Stream;
@@ -25,6 +25,9 @@ const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long calls that were stopped may take, beyond the grace of their handlers, to write their ends.
 const LAST_ENDS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How many connections over the limit are told so at once; the rest are dropped, since each costs a descriptor.
+const REFUSALS_MAX: usize = 64;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -158,55 +161,82 @@ impl Server {
     ///
     /// # Cancellation
     ///
-    /// Dropping the future stops at once.
+    /// Dropping the future stops at once; handlers are dropped soon after.
     pub async fn run(self) {
         let Server { shared, listeners, control, .. } = self;
+        let connections = Arc::new(Connections::new(&shared));
         let mut accepting = JoinSet::new();
-        let permits = Arc::new(Semaphore::new(shared.settings.connections_max as usize));
         for listener in listeners {
-            accepting.spawn(accept(listener, shared.clone(), permits.clone()));
+            accepting.spawn(accept(listener, shared.clone(), connections.clone()));
         }
-        let draining = control.stopping.draining.clone();
         tokio::select! {
-            () = draining.cancelled() => {}
+            () = control.stopping.draining.cancelled() => {}
             () = control.at_once.cancelled() => {}
         }
-        let mut connections = JoinSet::new();
-        while let Some(accepted) = accepting.join_next().await {
-            match accepted {
-                Ok(mut set) => connections.spawn(async move { while set.join_next().await.is_some() {} }),
-                Err(error) => {
-                    error!(%error, "accept loop failed");
-                    continue;
-                }
-            };
-        }
+        accepting.shutdown().await;
+        let mut tasks = std::mem::take(&mut *connections.tasks());
         tokio::select! {
-            () = drain(&shared, connections) => {}
-            () = control.at_once.cancelled() => info!("stopped at once"),
+            () = drain(&shared, &mut tasks) => {}
+            () = control.at_once.cancelled() => info!("stopping at once"),
+        }
+        // Whoever is still there is dropped before this returns, since a handler may have commands to kill.
+        if timeout(LAST_ENDS_TIMEOUT, tasks.shutdown()).await.is_err() {
+            warn!("a handler blocks its thread; left behind");
         }
     }
 }
 
-/// Accepts connections until the server drains, and returns those that are still open.
-async fn accept(listener: Arc<Listener>, shared: Arc<Shared>, permits: Arc<Semaphore>) -> JoinSet<()> {
-    let mut connections = JoinSet::new();
-    let draining = shared.stopping.draining();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = draining.cancelled() => return connections,
-            Some(ended) = connections.join_next() => {
-                if let Err(error) = ended {
-                    error!(%error, "connection failed");
-                }
-                continue;
+/// The connections of a server, and how many more it takes.
+struct Connections {
+    tasks: Mutex<JoinSet<()>>,
+    permits: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+}
+
+impl Connections {
+    fn new(shared: &Shared) -> Connections {
+        Connections {
+            tasks: Mutex::default(),
+            permits: Arc::new(Semaphore::new(shared.settings.connections_max as usize)),
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+        }
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves a connection when there is room for it, turns it away when there is room for that, else drops it.
+    fn take(&self, shared: &Arc<Shared>, stream: Box<dyn Stream>, peer: Peer) {
+        let mut tasks = self.tasks();
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended {
+                error!(%error, "connection failed");
             }
-        };
-        match accepted {
+        }
+        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+            tasks.spawn(with_permit(permit, connection::serve(shared.clone(), stream, peer)));
+            return;
+        }
+        warn!(%peer, allowed = shared.settings.connections_max, "too many connections");
+        if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
+            tasks.spawn(with_permit(permit, connection::turn_away(shared.clone(), stream)));
+        }
+    }
+}
+
+async fn with_permit(permit: OwnedSemaphorePermit, work: impl Future<Output = ()>) {
+    work.await;
+    drop(permit);
+}
+
+/// Accepts connections until it is aborted.
+async fn accept(listener: Arc<Listener>, shared: Arc<Shared>, connections: Arc<Connections>) {
+    loop {
+        match listener.accept().await {
             Ok((stream, peer)) => {
                 debug!(%peer, "connection accepted");
-                connections.spawn(serve(shared.clone(), stream, peer, permits.clone().try_acquire_owned().ok()));
+                connections.take(&shared, stream, peer);
             }
             // The peer was gone before it was looked at; the next one may be waiting.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -218,24 +248,15 @@ async fn accept(listener: Arc<Listener>, shared: Arc<Shared>, permits: Arc<Semap
     }
 }
 
-/// Serves a connection that has a permit, and turns away one that has none.
-async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, peer: Peer, permit: Option<OwnedSemaphorePermit>) {
-    if permit.is_some() {
-        return connection::serve(shared, stream, peer).await;
-    }
-    warn!(%peer, allowed = shared.settings.connections_max, "too many connections");
-    connection::turn_away(shared, stream).await;
-}
-
 /// Waits for the last connection: first for calls to finish by themselves, then for those that are stopped.
-async fn drain(shared: &Shared, mut connections: JoinSet<()>) {
+async fn drain(shared: &Shared, connections: &mut JoinSet<()>) {
     let settings = &shared.settings;
     info!(drain_timeout = %humantime::format_duration(settings.drain_timeout), "draining");
-    if timeout(settings.drain_timeout, all_ended(&mut connections)).await.is_ok() {
+    if timeout(settings.drain_timeout, all_ended(connections)).await.is_ok() {
         return info!("drained");
     }
     shared.stopping.ended.cancel();
-    match timeout(settings.grace + LAST_ENDS_TIMEOUT, all_ended(&mut connections)).await {
+    match timeout(settings.grace + LAST_ENDS_TIMEOUT, all_ended(connections)).await {
         Ok(()) => info!("drained; the last calls were ended"),
         Err(_) => warn!("connections dropped that did not end"),
     }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use plugd_core::wire::{FrameHeader, Kind, Open};
 use plugd_core::{Code, Origin};
 use rstest::rstest;
+use tokio::io::AsyncWriteExt;
 
 use crate::support::raw::{RawPeer, frame, open};
 use crate::support::server::{PLUGINS, TestServer};
@@ -20,6 +21,10 @@ fn cancel() -> Vec<u8> {
 /// A whole call of `command` with one message.
 fn call(command: &str, payload: &[u8]) -> Vec<u8> {
     [open(command), frame(Kind::Data, payload), eoi()].concat()
+}
+
+fn raw(json: &str) -> Box<serde_json::value::RawValue> {
+    serde_json::value::RawValue::from_string(json.to_owned()).expect("JSON")
 }
 
 /// The connection still takes calls.
@@ -72,7 +77,7 @@ async fn pipelined_calls_are_answered_in_order() {
 
 #[rstest]
 #[case::no_json(b"not json".to_vec(), "malformed-header")]
-#[case::an_array(b"[]".to_vec(), "malformed-header")]
+#[case::an_array(br#"["echo",null,5000,{}]"#.to_vec(), "malformed-header")]
 #[case::empty(b"".to_vec(), "malformed-header")]
 #[case::not_utf8(b"{\"command\":\"\xff\"}".to_vec(), "malformed-header")]
 #[case::no_command(b"{}".to_vec(), "malformed-header")]
@@ -226,6 +231,64 @@ async fn a_thousand_panics_leave_the_connection_whole() {
 }
 
 #[tokio::test]
+async fn a_handler_that_panics_before_its_first_step_or_after_its_last_costs_only_its_call() {
+    let server = TestServer::start_with("grace = \"10ms\"", PLUGINS).await;
+    let mut peer = RawPeer::greet(server.address).await;
+    peer.send(&[open("hasty"), eoi()].concat()).await;
+    assert_eq!(peer.end().await, ("panic".to_owned(), false));
+    peer.send(&[open("demo.panic-in-drop"), cancel()].concat()).await;
+    assert_eq!(peer.end().await, ("cancelled".to_owned(), false));
+    assert_alive(&mut peer).await;
+}
+
+#[tokio::test]
+async fn an_answer_waits_for_a_slow_reader_however_many_headers_are_behind_it() {
+    let server = TestServer::start_with("header_timeout = \"200ms\"", PLUGINS).await;
+    let mut peer = RawPeer::greet(server.address).await;
+    // More than every buffer on the way holds, so that the server's writing waits for the reader.
+    const LEN: usize = 30 << 20;
+    let open = Open { args: Some(raw(&format!("{{\"len\":{LEN}}}"))), ..Open::new("demo.fill") };
+    peer.send(&[frame(Kind::Open, &open.encode()), eoi(), call("upper", b"next")].concat()).await;
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    let (data, end) = peer.answer().await;
+    assert_eq!((data.len(), end.status.code()), (LEN, Code::Ok));
+    assert_eq!(peer.answer().await.0, b"NEXT");
+}
+
+#[tokio::test]
+async fn an_answer_to_a_slow_reader_survives_the_drain() {
+    let server = TestServer::start_with("drain_timeout = \"1h\"", PLUGINS).await;
+    let mut peer = RawPeer::greet(server.address).await;
+    const LEN: usize = 30 << 20;
+    let open = Open { args: Some(raw(&format!("{{\"len\":{LEN}}}"))), ..Open::new("demo.fill") };
+    peer.send(&[frame(Kind::Open, &open.encode()), eoi()].concat()).await;
+    peer.exactly(1).await;
+    server.control.drain();
+    // Longer than the last words of a server that was not asked to wait may take.
+    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    let rest = peer.rest().await;
+    assert!(
+        rest.len() > LEN && rest.ends_with(&FrameHeader { close: true, ..FrameHeader::new(Kind::End, 0) }.encode())
+    );
+}
+
+#[tokio::test]
+async fn empty_frames_are_not_free() {
+    let server = TestServer::start(PLUGINS).await;
+    let mut peer = RawPeer::greet(server.address).await;
+    peer.send(&open("demo.deaf")).await;
+    let empty = frame(Kind::Data, b"").repeat(8 << 10);
+    // A handler that reads nothing makes its caller wait sooner or later, whatever the caller sends.
+    for _ in 0..10_000 {
+        let written = tokio::time::timeout(std::time::Duration::from_secs(1), peer.stream.write_all(&empty)).await;
+        if written.is_err() {
+            return;
+        }
+    }
+    panic!("640 MiB of empty frames went through");
+}
+
+#[tokio::test]
 async fn a_slow_reader_slows_its_own_call_and_no_other() {
     let server = TestServer::start(PLUGINS).await;
     let mut slow = RawPeer::greet(server.address).await;
@@ -243,7 +306,7 @@ async fn a_slow_reader_slows_its_own_call_and_no_other() {
 #[case::behind_more_than_is_read_ahead(1_000_000)]
 #[tokio::test]
 async fn a_caller_that_vanishes_cancels_a_handler_that_reads_nothing(#[case] unread_len: usize) {
-    let server = TestServer::start(PLUGINS).await;
+    let server = TestServer::start_with("drain_timeout = \"1h\"", PLUGINS).await;
     let mut peer = RawPeer::greet(server.address).await;
     let pieces: Vec<u8> = vec![0; unread_len].chunks(1 << 16).flat_map(|piece| frame(Kind::Data, piece)).collect();
     peer.send(&[open("demo.deaf"), pieces].concat()).await;
@@ -263,7 +326,7 @@ async fn a_caller_that_vanishes_cancels_a_handler_that_reads_nothing(#[case] unr
 #[case::before_its_answers(call("upper", b"x").repeat(1_000))]
 #[tokio::test]
 async fn a_caller_may_vanish_in_the_middle_of_anything(#[case] sent: Vec<u8>) {
-    let server = TestServer::start(PLUGINS).await;
+    let server = TestServer::start_with("drain_timeout = \"1h\"", PLUGINS).await;
     let hello = plugd_core::wire::Hello { data_len_max: 1 << 20 }.encode();
     for cut in [true, false] {
         let mut peer = RawPeer::connect(server.address).await;

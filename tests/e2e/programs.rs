@@ -154,6 +154,7 @@ fn a_client_may_start_before_its_server() {
 #[test]
 fn a_hundred_clients_are_served_at_once() {
     let server = Plugd::start(EVERYTHING);
+    let before = server.sockets();
     let children: Vec<_> = (0..100)
         .map(|index| {
             let mut command = server.plug(["call", "upper"]);
@@ -162,8 +163,7 @@ fn a_hundred_clients_are_served_at_once() {
         })
         .collect();
     // Every client has its input open until the last one runs, so that they all are in their calls together.
-    let status = format!("/proc/{}/fd", server.id());
-    wait_until("a hundred connections", || std::fs::read_dir(&status).expect("a server").count() >= 100);
+    wait_until("a hundred connections", || server.sockets() >= before + 100);
     for (index, mut child) in children {
         let text = format!("client {index}");
         std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), text.as_bytes()).expect("a reader");
@@ -171,6 +171,50 @@ fn a_hundred_clients_are_served_at_once() {
         assert_eq!(output.status.code(), Some(0));
         assert_eq!(output.stdout, text.to_uppercase().as_bytes());
     }
+}
+
+#[test]
+fn input_that_takes_its_time_does_not_hold_up_the_opening_header() {
+    let server = Plugd::start_with("header_timeout = \"300ms\"", EVERYTHING);
+    for args in [&["put", "-", "f"][..], &["call", "upper", "--file", "/dev/stdin"]] {
+        let line = format!("(sleep 1; echo late) | {} {}", plug().display(), args.join(" "));
+        let mut shell = Command::new("sh");
+        let output = shell.args(["-c", &line]).env("PLUG_SERVER", &server.address).output().expect("sh runs");
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn a_second_signal_stops_at_once_and_takes_every_command_with_it() {
+    let mut server = Plugd::start_with("drain_timeout = \"1h\"\nworkers = 2", EVERYTHING);
+    let mut call = server.plug(["exec", "--", "sh", "-c", "echo $$; exec sleep 1000"]);
+    let mut child = call.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("plug runs");
+    let mut line = String::new();
+    let stdout = child.stdout.as_mut().expect("a pipe");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("text");
+    server.signal("TERM");
+    // The first signal waits for the call: the command still runs, and no other call begins.
+    wait_until("the drain", || server.run(["ping"]).code != Some(0));
+    let process = std::path::PathBuf::from(format!("/proc/{}/exe", line.trim()));
+    assert!(process.exists());
+    server.signal("INT");
+    assert!(server.wait().success());
+    wait_until("end of the command", || !process.exists());
+    assert_eq!(child.wait().expect("a child").code(), Some(255));
+}
+
+#[test]
+fn a_progress_bar_shows_on_a_terminal_alone() {
+    let server = Plugd::start(EVERYTHING);
+    std::fs::write(server.file("f"), vec![7; 5_000_000]).expect("a file");
+    // `script` runs a command on a terminal of its own; it is part of bsdutils, which every Debian has.
+    let line = format!("{} get f got", plug().display());
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).env("PLUG_SERVER", &server.address).env("TERM", "xterm");
+    let output = script.current_dir(server.dir.path()).stdin(Stdio::null()).output().expect("script, of bsdutils");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && shown.contains("/s") && shown.contains("got f"), "{shown:?}");
+    assert!(shown.contains('\r') && shown.contains("\u{1b}["), "{shown:?}");
 }
 
 #[test]

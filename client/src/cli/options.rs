@@ -55,7 +55,7 @@ pub(crate) struct Options {
     pub(crate) timeout: Option<Duration>,
 
     /// The time to wait for a server that is not up yet, such as 10s
-    #[arg(long, value_name = "TIME", global = true, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", global = true, value_parser = parse_wait)]
     pub(crate) wait: Option<Duration>,
 
     /// Print one JSON object for results and failures alike
@@ -150,6 +150,14 @@ pub(crate) struct Exec {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     pub(crate) argv: Vec<String>,
+}
+
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    let wait = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if wait > plugd_core::wire::DEADLINE_MAX {
+        return Err("out of range; allowed: at most 30days".to_owned());
+    }
+    Ok(wait)
 }
 
 fn parse_timeout(text: &str) -> Result<Duration, String> {

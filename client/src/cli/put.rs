@@ -67,6 +67,8 @@ fn arguments(remote: &str, size: Option<u64>) -> Map<String, Value> {
 }
 
 async fn send(mut source: Source, sender: &mut Sender, meter: &mut Meter, bar: &ProgressBar) -> Result<(), Failure> {
+    // Reading may take its time, and the server waits for the opening header only so long.
+    sender.flush().await?;
     while let Some(chunk) = source.read().await? {
         meter.add(&chunk);
         bar.inc(chunk.len() as u64);

@@ -70,7 +70,8 @@ impl<'o> Session<'o> {
         }
         if let Some(timeout) = self.options.timeout {
             let left = timeout.saturating_sub(self.started.elapsed());
-            open.deadline_ms = Some((left.as_millis() as u64).max(1));
+            // Rounded up, so that the server speaks of the time that was asked for.
+            open.deadline_ms = Some(left.as_nanos().div_ceil(1_000_000) as u64);
         }
         Ok(self.client.open(&open).await?)
     }

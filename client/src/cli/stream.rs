@@ -69,6 +69,8 @@ impl Source {
 
     /// Sends everything as one message.
     pub(crate) async fn send_whole(mut self, sender: &mut Sender) -> Result<(), Failure> {
+        // Reading may take its time, and the server waits for the opening header only so long.
+        sender.flush().await?;
         while let Some(chunk) = self.read().await? {
             sender.feed(Data { more: true, ..Data::main(chunk) }).await?;
         }
@@ -107,14 +109,18 @@ pub(crate) async fn receive(receiver: &mut Receiver, json: bool) -> Result<Reply
 async fn print(receiver: &mut Receiver) -> Result<Reply, Failure> {
     let (mut stdout, mut stderr) = (Output::stdout(), Output::stderr());
     let head = receiver.head().await?.cloned();
-    while let Some(data) = receiver.recv().await? {
-        match data.channel {
-            CHANNEL_MAIN => stdout.write(&data.payload).await?,
-            // Nobody hears that stderr is closed.
-            _ => drop(stderr.print(&data.payload).await),
+    let copied = async {
+        while let Some(data) = receiver.recv().await? {
+            match data.channel {
+                CHANNEL_MAIN => stdout.write(&data.payload).await?,
+                // Nobody hears that stderr is closed.
+                _ => drop(stderr.print(&data.payload).await),
+            }
         }
-    }
-    let end = receiver.end().await;
+        Ok(receiver.end().await?)
+    };
+    let end: Result<_, Failure> = copied.await;
+    // What came before a connection was lost has come all the same.
     stdout.flush().await?;
     let end = end?;
     Ok(Reply { status: end.status, head, trailer: end.trailer, ..Reply::default() })

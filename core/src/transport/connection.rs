@@ -99,9 +99,32 @@ impl Connection {
         self.exchange.lock().poll_next(cx)
     }
 
-    /// Whether part of a frame, or of the hello, has arrived and the rest is awaited.
+    /// Whether bytes have arrived that were not taken: while [`poll_next`](Connection::poll_next) waits with nothing left
+    /// to write, a part of a frame.
     pub fn is_mid_frame(&self) -> bool {
         !self.exchange.lock().inbound.is_empty()
+    }
+
+    /// How many bytes of output wait for the other side to read.
+    pub fn unwritten_len(&self) -> usize {
+        self.exchange.lock().outbound.len()
+    }
+
+    /// Writes everything that is queued.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the stream reports.
+    ///
+    /// # Cancellation
+    ///
+    /// What was not written stays queued.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| {
+            let inner = &mut *self.exchange.lock();
+            inner.outbound.poll_flush(&mut *inner.io, cx)
+        })
+        .await
     }
 
     /// Begins the call whose opening header was taken.
@@ -123,6 +146,9 @@ impl Connection {
             let mut inner = self.exchange.lock();
             inner.forget_queue();
             inner.push_end(end, close);
+            if let Some(departure) = inner.take_departure() {
+                return Err(departure);
+            }
         }
         if close {
             return Ok(());
@@ -160,12 +186,8 @@ impl Connection {
     /// # Cancellation
     ///
     /// Dropping the future drops the connection; what was not written is lost.
-    pub async fn close(self) -> io::Result<()> {
-        poll_fn(|cx| {
-            let inner = &mut *self.exchange.lock();
-            inner.outbound.poll_flush(&mut *inner.io, cx)
-        })
-        .await?;
+    pub async fn close(mut self) -> io::Result<()> {
+        self.flush().await?;
         let Some(mut io) = self.take_stream() else { return Ok(()) };
         io.shutdown().await?;
         let mut lingering = (&mut io).take(LINGER_LEN_MAX as u64);

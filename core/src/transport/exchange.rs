@@ -12,9 +12,9 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Inbound, Outbound, Stream};
+use super::{Departure, Inbound, Outbound, Stream};
 use crate::wire::{
-    CHANNEL_MAIN, End, FRAME_HEADER_LEN, Frame, FrameError, FrameHeader, FrameLimits, HEADER_LEN_MAX_LEAST, Kind,
+    CHANNEL_MAIN, End, FRAME_HEADER_LEN, Frame, FrameError, FrameHeader, FrameLimits, HEADER_LEN_MAX, Kind,
 };
 use crate::{Data, Status};
 
@@ -97,7 +97,6 @@ pub(super) struct Inner {
     pub(super) outbound: Outbound,
     /// The longest DATA payload that the caller accepts.
     pub(super) caller_data_len_max: u32,
-    pub(super) header_len_max: u32,
     pub(super) state: State,
     /// Whether a CANCEL may still belong to the latest call.
     pub(super) cancel_may_come: bool,
@@ -123,7 +122,6 @@ impl Exchange {
             inbound: Inbound::new(limits),
             outbound: Outbound::new(),
             caller_data_len_max: crate::wire::DATA_LEN_MAX_LEAST,
-            header_len_max: limits.header_len_max.max(HEADER_LEN_MAX_LEAST),
             state: State::Idle,
             cancel_may_come: false,
             queue: VecDeque::new(),
@@ -204,6 +202,15 @@ impl Inner {
         self.traffic = Traffic::default();
     }
 
+    /// What the caller did and nobody has heard of yet, when the handler returned in the same moment.
+    pub(super) fn take_departure(&mut self) -> Option<Departure> {
+        match self.interrupt.take()? {
+            Interrupt::Cancelled => None,
+            Interrupt::Vanished(error) => Some(Departure::Cut(error)),
+            Interrupt::Violation(violation) => Some(Departure::Violation(violation)),
+        }
+    }
+
     /// Forgets the input that the handler did not receive.
     pub(super) fn forget_queue(&mut self) {
         self.queue.clear();
@@ -235,7 +242,7 @@ impl Inner {
         while batch_len < BATCH_LEN_MAX
             && let Some(data) = self.queue.pop_front()
         {
-            self.queue_len -= data.payload.len();
+            self.queue_len -= cost(&data);
             batch_len += data.payload.len() + FRAME_HEADER_LEN;
             batch.push_back(data);
         }
@@ -289,9 +296,10 @@ impl Inner {
         match frame.header.kind {
             Kind::Data => {
                 self.traffic.received += u64::from(frame.header.payload_len);
-                self.queue_len += frame.payload.len();
                 let FrameHeader { channel, more, .. } = frame.header;
-                self.queue.push_back(Data { channel, more, payload: frame.payload });
+                let data = Data { channel, more, payload: frame.payload };
+                self.queue_len += cost(&data);
+                self.queue.push_back(data);
             }
             Kind::EndOfInput => self.state = State::InputEnded,
             Kind::Cancel => {
@@ -362,7 +370,7 @@ impl Inner {
         if !self.head_allowed {
             return Err(Status::internal("head-too-late", "the handler sent its header twice or after data"));
         }
-        if payload.len() > self.header_len_max as usize {
+        if payload.len() > HEADER_LEN_MAX as usize {
             return Err(Status::internal("head-too-long", "the handler's header does not fit"));
         }
         self.head_allowed = false;
@@ -371,7 +379,7 @@ impl Inner {
     }
 
     pub(super) fn push_end(&mut self, end: &End, close: bool) {
-        let payload = Bytes::from(end.encode(self.header_len_max));
+        let payload = Bytes::from(end.encode());
         let header = FrameHeader { close, ..FrameHeader::new(Kind::End, payload.len() as u32) };
         self.outbound.push(header, payload);
     }
@@ -394,6 +402,11 @@ impl Inner {
         }
         Poll::Pending
     }
+}
+
+/// What data takes of the memory for reading ahead; its payload may be empty, and still it is there.
+fn cost(data: &Data) -> usize {
+    data.payload.len() + size_of::<Data>()
 }
 
 /// Stores the waker of `cx`, cheaply when it is already there.

@@ -16,6 +16,6 @@ pub use connection::{Connection, Departure, GreetError};
 pub use exchange::{Interrupt, State, Traffic, Violation, Watch};
 pub use inbound::Inbound;
 pub use outbound::Outbound;
-pub use stream::Stream;
+pub use stream::{Plain, Stream};
 
 pub(crate) use exchange::Exchange;

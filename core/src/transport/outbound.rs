@@ -13,6 +13,9 @@ use crate::wire::{FRAME_HEADER_LEN, FrameHeader};
 /// Payloads up to this length are copied behind their header, in bytes; longer ones are sent from where they lie.
 const COPY_LEN_MAX: usize = 2 << 10;
 
+/// How many written bytes are kept before what is left is moved to the front: moving is rare, and less than writing was.
+const WRITTEN_LEN_MAX: usize = 64 << 10;
+
 /// How many pieces one system call writes at the most.
 const SLICES_MAX: usize = 64;
 
@@ -123,13 +126,27 @@ impl Outbound {
             if self.written < *end || part < payload.len() {
                 payload.advance(part);
                 self.long_len -= part;
-                return;
+                break;
             }
             self.long_len -= part;
             written -= part;
             self.long.pop_front();
         }
-        self.written += written;
+        if self.long.is_empty() {
+            self.written += written;
+        }
+        if self.written >= WRITTEN_LEN_MAX {
+            self.compact();
+        }
+    }
+
+    /// Forgets what has been written: a reader that never lets the queue run empty must not make it grow.
+    fn compact(&mut self) {
+        self.copied.drain(..self.written);
+        for (end, _) in &mut self.long {
+            *end -= self.written;
+        }
+        self.written = 0;
     }
 
     /// Gives the memory back when nothing waits, so that an idle connection holds none.
@@ -147,6 +164,24 @@ mod tests {
 
     use super::*;
     use crate::wire::{Frame, FrameLimits, Kind};
+
+    #[tokio::test]
+    async fn a_reader_that_never_lets_the_queue_run_empty_does_not_make_it_grow() {
+        let (mut near, mut far) = tokio::io::duplex(4 << 10);
+        let mut outbound = Outbound::new();
+        let mut read = vec![0; 2 << 10];
+        for _ in 0..10_000 {
+            while outbound.len() < 256 << 10 {
+                outbound.push(FrameHeader::new(Kind::Data, 1 << 10), vec![7; 1 << 10].into());
+                outbound.push(FrameHeader::new(Kind::Data, 4 << 10), vec![7; 4 << 10].into());
+            }
+            let flushed = std::future::poll_fn(|cx| Poll::Ready(outbound.poll_flush(&mut near, cx))).await;
+            assert!(flushed.is_pending());
+            far.read_exact(&mut read).await.expect("an open pipe");
+        }
+        let held = outbound.copied.capacity();
+        assert!(held < 1 << 20, "{held} bytes held");
+    }
 
     proptest! {
         #[test]

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::json::{JSON_DEPTH_MAX, json_depth_exceeds};
+use super::frame::HEADER_LEN_MAX;
+use super::json::{JSON_DEPTH_MAX, json_depth_exceeds, require_object};
 use crate::{Code, Origin, Status};
 
 /// How a call ended, as it stands in an END frame.
@@ -70,13 +71,14 @@ impl From<Status> for End {
 }
 
 impl End {
-    /// Writes the payload of an END frame, with its strings cut where it would be longer than `len_max` bytes.
-    pub fn encode(&self, len_max: u32) -> Vec<u8> {
+    /// Writes the payload of an END frame, at most [`HEADER_LEN_MAX`] bytes: what does not fit of the message is cut, and
+    /// a trailer that does not fit is left out, which turns a success into a failure of the handler.
+    pub fn encode(&self) -> Vec<u8> {
         if self.trailer.is_none() && self.status.is_plain_success() {
             return Vec::new();
         }
         let payload = self.encode_whole();
-        if payload.len() <= len_max as usize {
+        if payload.len() <= HEADER_LEN_MAX as usize {
             return payload;
         }
         self.shortened().encode_whole()
@@ -95,18 +97,18 @@ impl End {
         serde_json::to_vec(&object).expect("strings, numbers and JSON values always serialise")
     }
 
-    /// An end that surely fits: a status whose texts are cut. A trailer that does not fit is a fault of the handler.
+    /// An end that surely fits.
     fn shortened(&self) -> End {
-        // Escaped, a character takes at most six bytes per byte; 64 and 64 of them stay below every allowed bound.
-        const TEXT_LEN_MAX: usize = 64;
-        let cut = |text: &str| text.chars().take(TEXT_LEN_MAX / 4).collect::<String>();
-        if self.trailer.is_some() {
-            return Status::internal("trailer-too-long", "the handler's trailer does not fit").into();
-        }
-        Status::new(self.status.code(), cut(self.status.reason()), cut(self.status.message()))
-            .with_origin(self.status.origin())
-            .with_retry(self.status.retry())
-            .into()
+        // Escaped, a character takes at most six bytes, so that the texts take less than half of what is allowed.
+        const MESSAGE_CHARS_MAX: usize = 4 << 10;
+        const REASON_CHARS_MAX: usize = 256;
+        let status = match self.trailer.is_some() && self.status.is_ok() {
+            true => Status::internal("trailer-too-long", "the handler's trailer does not fit"),
+            false => self.status.clone(),
+        };
+        let cut = |text: &str, chars_max| text.chars().take(chars_max).collect::<String>();
+        let (reason, message) = (cut(status.reason(), REASON_CHARS_MAX), cut(status.message(), MESSAGE_CHARS_MAX));
+        Status::new(status.code(), reason, message).with_origin(status.origin()).with_retry(status.retry()).into()
     }
 
     /// Reads the payload of an END frame.
@@ -121,6 +123,7 @@ impl End {
         if json_depth_exceeds(payload, JSON_DEPTH_MAX) {
             return Err(EndError::Depth);
         }
+        require_object(payload).map_err(EndError::Json)?;
         let object: EndObject = serde_json::from_slice(payload).map_err(EndError::Json)?;
         let code = Code::from_number(object.code).ok_or(EndError::Code { found: object.code })?;
         let origin = match object.origin {
@@ -141,7 +144,7 @@ mod tests {
     #[test]
     fn plain_success_takes_no_payload() {
         let end = End::from(Status::ok());
-        assert!(end.encode(1024).is_empty());
+        assert!(end.encode().is_empty());
         assert_eq!(End::decode(&[]).expect("plain success"), end);
     }
 
@@ -149,7 +152,7 @@ mod tests {
     fn status_and_trailer_survive_the_round_trip() {
         let status = Status::not_found("unknown-plugin", "no \"x\"").with_origin(Origin::Server).with_retry(true);
         let end = End { status, trailer: json!({ "exit": { "code": 3 } }).as_object().cloned() };
-        assert_eq!(End::decode(&end.encode(1024)).expect("our own end"), end);
+        assert_eq!(End::decode(&end.encode()).expect("our own end"), end);
     }
 
     #[test]
@@ -162,15 +165,25 @@ mod tests {
     #[test]
     fn detail_stays_off_the_wire() {
         let end = End::from(Status::internal("broken", "it broke").with_detail("/etc/secret"));
-        assert!(!String::from_utf8_lossy(&end.encode(1024)).contains("secret"));
+        assert!(!String::from_utf8_lossy(&end.encode()).contains("secret"));
     }
 
     #[test]
-    fn an_end_always_fits() {
+    fn an_end_always_fits_and_keeps_its_code() {
         let endless = "\u{1}".repeat(100_000);
-        let end = End::from(Status::internal(endless.clone(), endless));
-        let payload = end.encode(1024);
-        assert!(payload.len() <= 1024, "{}", payload.len());
-        assert_eq!(End::decode(&payload).expect("a shortened end").status.code(), Code::Internal);
+        let status = Status::not_found("a-reason", endless.clone());
+        for trailer in [None, json!({ "a": endless }).as_object().cloned()] {
+            let payload = End { status: status.clone(), trailer }.encode();
+            assert!(payload.len() <= HEADER_LEN_MAX as usize, "{}", payload.len());
+            let end = End::decode(&payload).expect("a shortened end");
+            assert_eq!((end.status.code(), end.status.reason()), (Code::NotFound, "a-reason"));
+        }
+        let end = End { status: Status::ok(), trailer: json!({ "a": endless }).as_object().cloned() };
+        assert_eq!(End::decode(&end.encode()).expect("a shortened end").status.reason(), "trailer-too-long");
+    }
+
+    #[test]
+    fn an_end_is_an_object() {
+        assert!(End::decode(b"[5]").is_err());
     }
 }

@@ -21,6 +21,14 @@ pub fn json_depth_exceeds(json: &[u8], depth_max: usize) -> bool {
     false
 }
 
+/// Refuses JSON that is no object: serde would take a struct's fields from an array as well.
+pub(super) fn require_object(json: &[u8]) -> Result<(), serde_json::Error> {
+    match json.trim_ascii_start().first() {
+        Some(b'[') => Err(serde::de::Error::custom("expected an object, found an array")),
+        _ => Ok(()),
+    }
+}
+
 fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
     while let Some(byte) = bytes.next() {
         match byte {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::json::{JSON_DEPTH_MAX, json_depth_exceeds};
+use super::json::{JSON_DEPTH_MAX, json_depth_exceeds, require_object};
 
 /// The longest command, in bytes: two names and the dot between them, with room.
 pub const COMMAND_LEN_MAX: usize = 160;
@@ -96,6 +96,7 @@ impl<'a> Open<'a> {
         if json_depth_exceeds(payload, JSON_DEPTH_MAX) {
             return Err(OpenError::Depth);
         }
+        require_object(payload).map_err(OpenError::Json)?;
         let open: Open<'a> = serde_json::from_slice(payload).map_err(OpenError::Json)?;
         open.check()?;
         Ok(open)
@@ -176,6 +177,7 @@ mod tests {
     fn every_refusal_says_what_is_wrong() {
         assert!(refusal("not json").starts_with("opening header is malformed: expected"));
         assert!(refusal("{}").contains("missing field `command`"));
+        assert!(refusal(r#" ["upper",null,5000,{}]"#).contains("expected an object, found an array"));
         assert!(refusal(r#"{"command":"a","comand":1}"#).contains("unknown field `comand`"));
         assert!(refusal(r#"{"command":"a","command":"b"}"#).contains("duplicate field"));
         assert_eq!(refusal(r#"{"command":""}"#), "command of 0 bytes refused; allowed: 1 to 160");

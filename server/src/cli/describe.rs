@@ -1,6 +1,6 @@
 //! `plugd describe`: what a plugin or a handler offers, for people or for programs.
 
-use plugd_core::{Registry, nearest};
+use plugd_core::{Registry, did_you_mean};
 use serde_json::Value;
 
 use super::{Failure, print};
@@ -21,7 +21,7 @@ pub(super) fn describe(
         let config = config?;
         let plugins = config.plugins.iter().map(|plugin| plugin.name.as_str());
         let known: Vec<&str> = plugins.chain(registry.handlers().map(|handler| handler.name())).collect();
-        let hint = nearest(name, known).map_or(String::new(), |known| format!("; did you mean \"{known}\"?"));
+        let hint = did_you_mean(name, known);
         return Err(Failure::Refused(format!("no plugin and no handler {name:?}{hint}")));
     };
     let description = introspection::describe(name, descriptor);

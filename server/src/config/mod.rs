@@ -7,7 +7,7 @@ mod section;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use plugd_core::{Blueprint, NAME_LEN_MAX, Reading, Registry, is_legal_name, nearest, read_settings};
+use plugd_core::{Blueprint, NAME_LEN_MAX, Reading, Registry, did_you_mean, is_legal_name, read_settings};
 use serde_json::Value;
 
 use self::document::{Document, position};
@@ -149,7 +149,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn refuse_unknown_sections(&mut self) {
         for key in self.document.keys().filter(|key| !SECTIONS.contains(key)) {
-            let hint = nearest(key, SECTIONS).map_or(String::new(), |known| format!("; did you mean \"{known}\"?"));
+            let hint = did_you_mean(key, SECTIONS);
             let message = format!("unknown section \"{key}\"{hint}; allowed: {}", SECTIONS.join(", "));
             self.errors.push(self.document.error(&[key], message));
         }

@@ -1,5 +1,7 @@
 //! A handler with an operation for each way to behave, well or badly.
 
+use std::pin::Pin;
+
 use async_trait::async_trait;
 use plugd_core::{Call, Descriptor, Handler, Operation, Status, Streaming};
 use schemars::JsonSchema;
@@ -21,6 +23,8 @@ plugd_core::register!(|| {
         .operation(Operation::new("refuse", "fails with a status and a trailer"))
         .operation(Operation::new("deaf", "reads no input until it is cancelled, then says how much it moved"))
         .operation(Operation::new("head-late", "sends its header after data"))
+        .operation(Operation::new("fill", "sends so many bytes").args::<FillArgs>())
+        .operation(Operation::new("panic-in-drop", "panics when it is dropped"))
         .handler(|| Demo)
 });
 
@@ -54,12 +58,65 @@ impl Handler for Demo {
                 call.set_trailer(&json!({ "left": 3 }))?;
                 Err(Status::failed_precondition("not-today", "not today").with_detail("only for the log"))
             }
+            "fill" => fill(call).await,
+            "panic-in-drop" => {
+                let _bomb = Bomb;
+                std::future::pending().await
+            }
             "head-late" => {
                 call.send("data").await?;
                 call.head(&json!({}))
             }
             operation => Err(Status::internal("demo", format!("no such way to behave: {operation}"))),
         }
+    }
+}
+
+/// The arguments of `fill`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct FillArgs {
+    /// How many bytes.
+    len: usize,
+}
+
+async fn fill(call: &mut Call) -> Result<(), Status> {
+    let FillArgs { mut len } = call.args()?;
+    while len > 0 {
+        let piece = len.min(64 << 10);
+        call.send(vec![7; piece]).await?;
+        len -= piece;
+    }
+    Ok(())
+}
+
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("as asked");
+    }
+}
+
+plugd_core::register!(|| {
+    Descriptor::new("hasty", "panics before it has made a future")
+        .operation(Operation::new("hasty", "panics before it has made a future"))
+        .handler(|| Hasty)
+});
+
+#[derive(Debug)]
+struct Hasty;
+
+impl Handler for Hasty {
+    fn handle<'s, 'c, 'f>(
+        &'s self,
+        _call: &'c mut Call,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Status>> + Send + 'f>>
+    where
+        's: 'f,
+        'c: 'f,
+    {
+        panic!("as asked");
     }
 }
 

@@ -61,6 +61,11 @@ impl Plugd {
         Plugd::start_by(plugins, with_args(plugd(), &["--log", "warn"]))
     }
 
+    /// Serves `plugins` on a free port, with more settings of the server itself.
+    pub(crate) fn start_with(settings: &str, plugins: &str) -> Plugd {
+        Plugd::start(&format!("{settings}\n{plugins}"))
+    }
+
     /// Serves `plugins` on a free port, and keeps its log as JSON for [`Plugd::log`].
     pub(crate) fn start_logged(plugins: &str) -> Plugd {
         let mut command = with_args(plugd(), &["--log", "info", "--log-format", "json"]);
@@ -70,8 +75,7 @@ impl Plugd {
 
     /// Tells the server to stop, waits until it has, and returns the events that it logged.
     pub(crate) fn log(mut self) -> Vec<serde_json::Value> {
-        let stopped = with_args("kill".into(), &[&self.id().to_string()]).status().expect("kill runs");
-        assert!(stopped.success());
+        self.signal("TERM");
         let mut log = String::new();
         let stderr = self.child.stderr.as_mut().expect("a log that is kept");
         std::io::Read::read_to_string(stderr, &mut log).expect("text");
@@ -95,6 +99,25 @@ impl Plugd {
     /// The file of this name that the plugin `files` serves.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join("files").join(name)
+    }
+
+    /// How many sockets the server has open.
+    pub(crate) fn sockets(&self) -> usize {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.id())).expect("a server");
+        let is_socket =
+            |path: PathBuf| std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"));
+        files.flatten().filter(|file| is_socket(file.path())).count()
+    }
+
+    /// Sends a signal to the server.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = with_args("kill".into(), &["-s", name, &self.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// Waits until the server has ended.
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
+        self.child.wait().expect("a child")
     }
 
     /// The id of the server's process.

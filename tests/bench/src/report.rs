@@ -1,0 +1,131 @@
+//! What was measured, as a table for people, as JSON for programs, as a chart for the documentation.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+
+use serde::Serialize;
+
+use crate::rows::{Figures, ROUNDS, Result, median};
+use crate::still::Still;
+
+/// A whole run.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// What it ran on.
+    pub machine: Vec<(String, String)>,
+    /// Rounds of each row.
+    pub rounds: usize,
+    /// The rows.
+    pub rows: Vec<Result>,
+    /// What a still server costs.
+    pub still: Option<Still>,
+}
+
+impl Report {
+    /// A report of these figures on this machine.
+    pub fn new(rows: Vec<Result>, still: Option<Still>) -> Report {
+        Report { machine: machine(), rounds: ROUNDS, rows, still }
+    }
+
+    /// A table in Markdown.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in &self.machine {
+            let _ = writeln!(text, "- {name}: {value}");
+        }
+        text += "\n| work | plugd per s | us of server each | of raw | reach | p99 of raw | of redis | of tonic |\n";
+        text += "|---|---:|---:|---:|---:|---:|---:|---:|\n";
+        let rate: fn(&Figures) -> &Vec<f64> = |figures| &figures.requests_per_second;
+        let p99: fn(&Figures) -> &Vec<f64> = |figures| &figures.latency_p99_us;
+        let shown = |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+        for row in &self.rows {
+            let ours = &row.peers["plugd"];
+            let _ = writeln!(
+                text,
+                "| {} | {:.0} | {:.2} | {} | {} | {} | {} | {} |",
+                row.name,
+                median(ours.requests_per_second.clone()),
+                median(ours.server_us_per_request.clone()),
+                shown(row.ratio("raw", rate)),
+                row.reach,
+                shown(row.ratio("raw", p99)),
+                shown(row.ratio("redis", rate)),
+                shown(row.ratio("tonic", rate)),
+            );
+        }
+        if let Some(still) = &self.still {
+            let _ = writeln!(
+                text,
+                "\n| still | measured |\n|---|---:|\n| memory for each of {} idle connections | {} B (raw {} B) |\n\
+                 | fresh calls beside them, of those without | {:.2} |\n| start to first answer | {:.1} ms |\n\
+                 | resident, idle | {} KiB |\n| plugd, plug, stripped | {:.1} MiB, {:.1} MiB |",
+                still.connections,
+                still.plugd_bytes_per_connection,
+                still.raw_bytes_per_connection,
+                still.fresh_calls_beside_ratio,
+                still.first_answer_ms,
+                still.idle_kib,
+                still.plugd_bytes as f64 / 1048576.0,
+                still.plug_bytes as f64 / 1048576.0,
+            );
+        }
+        text
+    }
+
+    /// A bar for each row: plugd's rate through the raw limit's, beside what is to be reached.
+    pub fn chart(&self) -> String {
+        const ROW: usize = 28;
+        const LEFT: usize = 230;
+        const UNIT: f64 = 240.0;
+        let height = ROW * self.rows.len() + 50;
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"720\" height=\"{height}\" font-family=\"sans-serif\" \
+             font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+             <text x=\"10\" y=\"20\">plugd through the raw limit of the same run, median of {} rounds; line: to be reached</text>\n",
+            self.rounds
+        );
+        for (index, row) in self.rows.iter().enumerate() {
+            let y = 36 + index * ROW;
+            let ratio = row.ratio("raw", |figures| &figures.requests_per_second).unwrap_or_default();
+            let colour = if ratio >= row.reach { "#3a7d44" } else { "#b5651d" };
+            let reach = LEFT as f64 + row.reach * UNIT;
+            let _ = writeln!(
+                svg,
+                "<text x=\"10\" y=\"{text_y}\">{name}</text>\
+                 <rect x=\"{LEFT}\" y=\"{y}\" width=\"{width:.0}\" height=\"18\" fill=\"{colour}\"/>\
+                 <line x1=\"{reach:.0}\" x2=\"{reach:.0}\" y1=\"{top}\" y2=\"{bottom}\" stroke=\"black\"/>\
+                 <text x=\"{label:.0}\" y=\"{text_y}\">{ratio:.2}</text>",
+                text_y = y + 14,
+                name = row.name,
+                width = ratio.min(1.8) * UNIT,
+                top = y - 3,
+                bottom = y + 21,
+                label = LEFT as f64 + ratio.min(1.8) * UNIT + 6.0,
+            );
+        }
+        svg + "</svg>\n"
+    }
+
+    /// Writes `report.json` and `report.svg` into `dir`.
+    pub fn write(&self, dir: &Path) -> std::io::Result<()> {
+        std::fs::write(dir.join("report.json"), serde_json::to_vec_pretty(self)?)?;
+        std::fs::write(dir.join("report.svg"), self.chart())
+    }
+}
+
+fn machine() -> Vec<(String, String)> {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let kernel = Command::new("uname").arg("-r").output().map(|output| output.stdout).unwrap_or_default();
+    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    vec![
+        ("processors".to_owned(), format!("{processors} x {}", model.trim_start_matches(['\t', ':', ' ']))),
+        ("kernel".to_owned(), String::from_utf8_lossy(&kernel).trim().to_owned()),
+        (
+            "congestion control, of all peers".to_owned(),
+            read("/proc/sys/net/ipv4/tcp_congestion_control").trim().to_owned(),
+        ),
+    ]
+}
