@@ -135,7 +135,8 @@ impl Receiver {
         let mut reply = Reply { head: self.head().await?.cloned(), ..Reply::default() };
         let mut len = 0;
         while let Some(data) = self.recv().await? {
-            len += data.payload.len();
+            // A message costs memory even when it is empty.
+            len += data.payload.len().max(size_of::<Data>());
             if len > len_max {
                 return Err(ClientError::ReplyTooLong { allowed: len_max });
             }

@@ -38,10 +38,19 @@ impl Streaming {
     }
 }
 
-/// The arguments of an operation that takes none.
+/// Nothing is allowed here.
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoArguments {}
+
+/// A side channel of an operation.
+#[derive(Debug, Clone, Serialize)]
+struct Channel {
+    number: u8,
+    name: &'static str,
+    /// `input` from the caller, `output` to it.
+    direction: &'static str,
+}
 
 /// One thing that a handler offers.
 #[derive(Debug, Clone)]
@@ -50,7 +59,7 @@ pub struct Operation {
     summary: &'static str,
     streaming: Streaming,
     effects: bool,
-    channels: Vec<(u8, &'static str)>,
+    channels: Vec<Channel>,
     args: Schema,
 }
 
@@ -75,10 +84,17 @@ impl Operation {
         self
     }
 
-    /// Names a side channel, 1 to 255, in either direction.
+    /// Names a side channel, 1 to 255, on which the handler receives.
     #[must_use]
-    pub fn channel(mut self, number: u8, name: &'static str) -> Operation {
-        self.channels.push((number, name));
+    pub fn input_channel(mut self, number: u8, name: &'static str) -> Operation {
+        self.channels.push(Channel { number, name, direction: "input" });
+        self
+    }
+
+    /// Names a side channel, 1 to 255, on which the handler sends.
+    #[must_use]
+    pub fn output_channel(mut self, number: u8, name: &'static str) -> Operation {
+        self.channels.push(Channel { number, name, direction: "output" });
         self
     }
 
@@ -122,14 +138,12 @@ impl Operation {
     }
 
     fn describe(&self) -> Value {
-        let channels: Vec<Value> =
-            self.channels.iter().map(|(number, name)| json!({ "number": number, "name": name })).collect();
         json!({
             "name": self.name,
             "summary": self.summary,
             "streaming": self.streaming,
             "effects": self.effects,
-            "channels": channels,
+            "channels": self.channels,
             "args": self.args,
         })
     }

@@ -96,6 +96,14 @@ fn the_built_in_configuration_touches_nothing() {
     "[plugins.echo.config]\nx = 1\n",
     "<text>:2:1: plugins.echo.config.x: unknown key \"x\"; nothing is allowed here"
 )]
+#[case::table_as_array(
+    "[plugins]\necho = [\"upper\", true, {}, {}, false]\n",
+    "<text>:2:1: plugins.echo: expected a table"
+)]
+#[case::inner_table_as_array(
+    "[plugins.echo]\nlimits = [\"5s\"]\n",
+    "<text>:2:1: plugins.echo.limits: expected a table"
+)]
 #[case::plugins_no_table("plugins = 3\n", "<text>:1:1: plugins is no table; write [plugins.NAME]")]
 #[case::scheme(
     "[server]\nlisten = [\"tls://a:1\"]\n[plugins.echo]\n",
@@ -196,6 +204,51 @@ fn a_command_line_address_is_judged_as_one_in_the_file() {
     let local: ListenAddress = "tcp://[::1]:0".parse().expect("an address");
     let config = Config::parse(&origin, &registry, std::slice::from_ref(&local)).expect("a local address");
     assert_eq!(config.server.listen, [local]);
+}
+
+/// A program that was built without some of the shipped handlers.
+fn without_most() -> Registry {
+    use plugd_core::{Call, Descriptor, Handler, Operation, Status};
+
+    #[derive(Debug)]
+    struct Nothing;
+
+    #[async_trait::async_trait]
+    impl Handler for Nothing {
+        async fn handle(&self, _call: &mut Call) -> Result<(), Status> {
+            Ok(())
+        }
+    }
+
+    let descriptor = Descriptor::new("echo", "").operation(Operation::new("echo", "")).handler(|| Nothing);
+    Registry::of([descriptor]).expect("one handler")
+}
+
+#[test]
+fn a_shipped_handler_that_is_not_linked_is_told_apart_from_an_unknown_one() {
+    let origin = Origin::text("[plugins.shell]\nenabled = false\n");
+    let found = Config::parse(&origin, &without_most(), &[]).expect_err("not linked").to_string();
+    assert_eq!(
+        found,
+        "<text>:1:10: plugins.shell: handler \"shell\" is not linked into this program; build one with it, or remove the \
+         plugin; linked: echo"
+    );
+}
+
+#[tokio::test]
+async fn a_call_of_a_shipped_handler_that_is_not_linked_says_so() {
+    let origin = Origin::text("[server]\nlisten = [\"tcp://127.0.0.1:0\"]\n[plugins.echo]\n");
+    let config = Config::parse(&origin, &without_most(), &[]).expect("a good configuration");
+    let server = plugd_server::Server::bind(config, without_most()).await.expect("a free port");
+    let address = server.addresses()[0].to_string().parse().expect("an address");
+    let serving = tokio::spawn(server.run());
+    let mut client = plugd_client::Client::connect(&address).await.expect("a server");
+    let error = client.call(&plugd_core::wire::Open::new("shell"), "").await.expect_err("not linked").to_string();
+    assert!(
+        error.contains("not_found (handler-not-linked): handler \"shell\" is not linked into this server"),
+        "{error}"
+    );
+    serving.abort();
 }
 
 #[test]

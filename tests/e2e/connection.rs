@@ -232,7 +232,8 @@ async fn a_thousand_panics_leave_the_connection_whole() {
 
 #[tokio::test]
 async fn a_handler_that_panics_before_its_first_step_or_after_its_last_costs_only_its_call() {
-    let server = TestServer::start_with("grace = \"10ms\"", PLUGINS).await;
+    let plugins = format!("{PLUGINS}[plugins.hasty]\n");
+    let server = TestServer::start_with("grace = \"10ms\"", &plugins).await;
     let mut peer = RawPeer::greet(server.address).await;
     peer.send(&[open("hasty"), eoi()].concat()).await;
     assert_eq!(peer.end().await, ("panic".to_owned(), false));

@@ -82,6 +82,17 @@ fn a_put_replaces_the_whole_file_or_nothing() {
 }
 
 #[test]
+fn a_private_file_stays_private_when_it_is_replaced() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let server = Plugd::start(EVERYTHING);
+    fs::write(server.file("f"), "old").expect("a file");
+    fs::set_permissions(server.file("f"), fs::Permissions::from_mode(0o600)).expect("a file");
+    assert_eq!(feed(server.plug(["put", "-", "f"]), b"new").code, Some(0));
+    assert_eq!(fs::metadata(server.file("f")).expect("the file").permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
 fn a_client_that_vanishes_within_a_put_changes_nothing() {
     let server = Plugd::start(EVERYTHING);
     fs::write(server.file("f"), "old").expect("a file");

@@ -16,10 +16,11 @@ Exit codes:
   3         cannot connect
   4         connection lost, or protocol broken, before the end of the call
   5         local failure: a file or stdout cannot be written, an answer is too long to hold
-  64+CODE   the call ended with a failing status: 65 cancelled, 67 invalid_argument,
-            68 deadline_exceeded, 69 not_found, 70 already_exists, 71 permission_denied,
-            72 resource_exhausted, 73 failed_precondition, 76 unimplemented, 77 internal,
-            78 unavailable, 79 data_loss, 80 unauthenticated
+  64+CODE   the call ended with a failing status: 65 cancelled, 66 unknown,
+            67 invalid_argument, 68 deadline_exceeded, 69 not_found, 70 already_exists,
+            71 permission_denied, 72 resource_exhausted, 73 failed_precondition, 74 aborted,
+            75 out_of_range, 76 unimplemented, 77 internal, 78 unavailable, 79 data_loss,
+            80 unauthenticated
   128+N     stopped by signal N; 130 is Ctrl-C
 `plug exec` exits with the command's own code, 128+N for its signal, 255 for any other failure.
 

@@ -15,6 +15,9 @@ pub const COMMAND_LEN_MAX: usize = 160;
 /// The most entries of metadata in one opening header: enough for a trace and a few labels.
 pub const METADATA_ENTRIES_MAX: usize = 32;
 
+/// The shortest deadline that may be asked for: with none at all a call might run or not, as chance has it.
+const DEADLINE_LEAST: Duration = Duration::from_millis(1);
+
 /// The longest deadline that may be asked for, 30 days: further away is a mistake, or a clock's overflow.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -64,8 +67,8 @@ pub enum OpenError {
     /// The arguments are something else than an object.
     #[error("arguments must be an object")]
     Args,
-    /// The deadline is too far away.
-    #[error("deadline of {found} ms too long; allowed: {} ms", DEADLINE_MAX.as_millis())]
+    /// The deadline has passed already or is too far away.
+    #[error("deadline of {found} ms out of range; allowed: {} to {}", DEADLINE_LEAST.as_millis(), DEADLINE_MAX.as_millis())]
     Deadline {
         /// The deadline that was asked for, in milliseconds.
         found: u64,
@@ -110,7 +113,7 @@ impl<'a> Open<'a> {
             return Err(OpenError::Args);
         }
         if let Some(found) = self.deadline_ms
-            && Duration::from_millis(found) > DEADLINE_MAX
+            && !(DEADLINE_LEAST..=DEADLINE_MAX).contains(&Duration::from_millis(found))
         {
             return Err(OpenError::Deadline { found });
         }
@@ -184,8 +187,9 @@ mod tests {
         assert_eq!(refusal(r#"{"command":"a","args":[1]}"#), "arguments must be an object");
         assert_eq!(
             refusal(r#"{"command":"a","deadline_ms":9999999999999}"#),
-            "deadline of 9999999999999 ms too long; allowed: 2592000000 ms"
+            "deadline of 9999999999999 ms out of range; allowed: 1 to 2592000000"
         );
+        assert!(refusal(r#"{"command":"a","deadline_ms":0}"#).contains("deadline of 0 ms out of range"));
         let deep = format!(r#"{{"command":"a","args":{}1{}}}"#, r#"{"a":"#.repeat(100), "}".repeat(100));
         assert_eq!(refusal(&deep), "opening header nests too deep; allowed: 32 levels");
     }

@@ -57,7 +57,9 @@ fn descriptor() -> Descriptor {
     let stat = Operation::new("stat", "describes a file or a directory in one JSON object");
     Descriptor::new("file", "serves files below one directory")
         .operation(get.streams(Streaming::Server).args::<PathArgs>())
-        .operation(put.streams(Streaming::Client).has_effects().channel(put::CHANNEL_MD5, "md5").args::<put::PutArgs>())
+        .operation(
+            put.streams(Streaming::Client).has_effects().input_channel(put::CHANNEL_MD5, "md5").args::<put::PutArgs>(),
+        )
         .operation(ls.streams(Streaming::Server).args::<list::LsArgs>())
         .operation(stat.args::<PathArgs>())
         .settings::<FileSettings>()

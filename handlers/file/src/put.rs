@@ -1,6 +1,6 @@
 //! Stores the input as a file: all of it under its name, or nothing.
 
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::thread;
 
@@ -172,9 +172,18 @@ fn store(
     };
     let stored = Stored { size, md5: hex(&md5.finalize()), verified: !digests.is_empty() };
     verify(&stored, size_expected, &digests)?;
+    keep_mode(&dir, name, &temp).map_err(refuse)?;
     temp.as_file().sync_all().map_err(refuse)?;
     temp.replace(name).map_err(refuse)?;
     Ok(Some(stored))
+}
+
+/// Gives the new file the permissions of the one that it replaces: what was private stays private.
+fn keep_mode(dir: &Dir, name: &str, temp: &TempFile<'_>) -> io::Result<()> {
+    match dir.symlink_metadata(name) {
+        Ok(metadata) if metadata.is_file() => temp.as_file().set_permissions(metadata.permissions()),
+        _ => Ok(()),
+    }
 }
 
 /// The directory that `path` lies in and its name there, which may be free or a file's.

@@ -105,7 +105,10 @@ fn descriptor() -> Descriptor {
     let exec = Operation::new("exec", "runs a command with the input as its standard input");
     Descriptor::new("shell", "runs commands and streams their output")
         .operation(
-            exec.streams(Streaming::Both).has_effects().channel(relay::CHANNEL_STDERR, "stderr").args::<ExecArgs>(),
+            exec.streams(Streaming::Both)
+                .has_effects()
+                .output_channel(relay::CHANNEL_STDERR, "stderr")
+                .args::<ExecArgs>(),
         )
         .settings::<ShellSettings>()
 }

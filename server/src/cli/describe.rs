@@ -41,7 +41,8 @@ fn text(description: &Value) -> String {
         let effects = if operation["effects"] == true { ", changes or runs things" } else { "" };
         text += &format!("\n  {}: {}\n    streams: {}{effects}\n", of("name"), of("summary"), of("streaming"));
         for channel in operation["channels"].as_array().into_iter().flatten() {
-            text += &format!("    channel {}: {}\n", channel["number"], channel["name"].as_str().unwrap_or_default());
+            let of = |key: &str| channel[key].as_str().unwrap_or_default();
+            text += &format!("    channel {}: {} ({})\n", channel["number"], of("name"), of("direction"));
         }
         text += &properties("arguments", &operation["args"], "    ");
     }

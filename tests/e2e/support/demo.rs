@@ -10,7 +10,9 @@ use serde_json::json;
 
 plugd_core::register!(|| {
     Descriptor::new("demo", "behaves in every way that a test needs")
-        .operation(Operation::new("report", "sends a header, data on two channels, and a trailer").channel(1, "stderr"))
+        .operation(
+            Operation::new("report", "sends a header, data on two channels, and a trailer").output_channel(1, "stderr"),
+        )
         .operation(
             Operation::new("repeat", "sends each piece of input several times")
                 .streams(Streaming::Both)

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::soon;
 
 /// The plugins that most tests need.
-pub(crate) const PLUGINS: &str = "[plugins.demo]\n[plugins.echo]\n[plugins.hasty]\n[plugins.upper]\n";
+pub(crate) const PLUGINS: &str = "[plugins.demo]\n[plugins.echo]\n[plugins.upper]\n";
 
 /// A running server, stopped when the test ends.
 pub(crate) struct TestServer {
