@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use plugd_core::transport::{Connection, Departure, GreetError, Stream, Traffic};
 use plugd_core::wire::{HelloError, Knock, Open, VERSION};
 use plugd_core::{Caller, Origin, Peer, Status};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, Level, Span, debug, field, info, info_span, warn};
 
@@ -37,7 +38,7 @@ pub(crate) struct Shared {
 }
 
 /// Serves one connection from its first byte to its last.
-pub(crate) async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, peer: Peer) {
+pub(crate) async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, peer: Peer, permit: OwnedSemaphorePermit) {
     let mut session = Session {
         shared: &shared,
         connection: Connection::new(stream, shared.settings.frame_limits),
@@ -45,15 +46,20 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, peer: Pe
         id: shared.connections.fetch_add(1, Ordering::Relaxed),
         calls: 0,
         alarm: Alarm::default(),
+        has_last_words: true,
     };
-    if session.greet().await {
+    // What is on the heap costs an idle connection nothing.
+    if Box::pin(session.greet()).await {
         session.serve_calls().await;
     }
-    session.close().await;
+    if session.has_last_words {
+        Box::pin(session.close()).await;
+    }
+    drop(permit);
 }
 
 /// Tells a peer that the server has no room for it.
-pub(crate) async fn turn_away(shared: Arc<Shared>, stream: Box<dyn Stream>) {
+pub(crate) async fn turn_away(shared: Arc<Shared>, stream: Box<dyn Stream>, permit: OwnedSemaphorePermit) {
     let allowed = shared.settings.connections_max;
     let text = format!("too many connections; allowed: {allowed}");
     let status = Status::resource_exhausted("connections-max", text).with_origin(Origin::Limit).with_retry(true);
@@ -61,6 +67,7 @@ pub(crate) async fn turn_away(shared: Arc<Shared>, stream: Box<dyn Stream>) {
     connection.say_hello();
     connection.say(&status.into());
     let _ = timeout(LAST_WORDS_TIMEOUT, connection.close()).await;
+    drop(permit);
 }
 
 struct Session<'a> {
@@ -70,6 +77,8 @@ struct Session<'a> {
     id: u64,
     calls: u64,
     alarm: Alarm,
+    /// Whether somebody may still be there to hear them; a peer that has gone needs no close of ours.
+    has_last_words: bool,
 }
 
 /// Why no call follows on a connection.
@@ -128,12 +137,31 @@ impl Session<'_> {
                 Ok(payload) => payload,
                 Err(leave) => return self.take_leave(leave),
             };
-            self.calls += 1;
-            let then = self.serve_call(&payload, ended.as_mut()).await;
-            match then {
+            // What a call needs is on the heap only while calls last.
+            match Box::pin(self.serve_burst(payload, ended.as_mut())).await {
                 Ok(Then::Continue) => {}
-                Ok(Then::Close | Then::Drop) => return,
+                Ok(Then::Close) => return,
+                Ok(Then::Drop) => return self.has_last_words = false,
                 Err(leave) => return self.take_leave(leave),
+            }
+        }
+    }
+
+    /// Serves a call, and those that have arrived behind it.
+    async fn serve_burst(
+        &mut self,
+        mut payload: Bytes,
+        mut ended: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Then, Leave> {
+        loop {
+            self.calls += 1;
+            let then = self.serve_call(&payload, ended.as_mut()).await?;
+            if then != Then::Continue || !self.connection.has_next() {
+                return Ok(then);
+            }
+            match poll_fn(|cx| Poll::Ready(self.connection.poll_next(cx))).await {
+                Poll::Ready(next) => payload = next.map_err(Leave::Departed)?,
+                Poll::Pending => return Ok(then),
             }
         }
     }
@@ -179,8 +207,14 @@ impl Session<'_> {
     fn take_leave(&mut self, leave: Leave) {
         let peer = &self.caller.peer;
         let status = match leave {
-            Leave::Departed(Departure::Closed) => return debug!(%peer, calls = self.calls, "connection closed"),
-            Leave::Departed(Departure::Cut(error)) => return debug!(%peer, %error, "connection lost"),
+            Leave::Departed(Departure::Closed) => {
+                self.has_last_words = false;
+                return debug!(%peer, calls = self.calls, "connection closed");
+            }
+            Leave::Departed(Departure::Cut(error)) => {
+                self.has_last_words = false;
+                return debug!(%peer, %error, "connection lost");
+            }
             Leave::Departed(Departure::Violation(violation)) => {
                 info!(%peer, %violation, "protocol broken");
                 violated(violation)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use plugd_core::Peer;
 use plugd_core::transport::Stream;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use crate::address::ListenAddress;
 
@@ -26,7 +26,11 @@ impl Listener {
     /// Binds an address; a name that stands for several is bound at the first that can be.
     pub(crate) async fn bind(address: &ListenAddress) -> io::Result<Listener> {
         match address {
-            ListenAddress::Tcp { host, port } => Ok(Listener::Tcp(TcpListener::bind((host.as_str(), *port)).await?)),
+            ListenAddress::Tcp { host, port } => {
+                let listener = TcpListener::bind((host.as_str(), *port)).await?;
+                tune(&listener)?;
+                Ok(Listener::Tcp(listener))
+            }
             #[cfg(unix)]
             ListenAddress::Unix(path) => Ok(Listener::Unix(unix::UnixSocket::bind(path).await?)),
             #[cfg(not(unix))]
@@ -52,7 +56,6 @@ impl Listener {
         match self {
             Listener::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                tune(&stream);
                 Ok((Box::new(stream), Peer::Tcp(address)))
             }
             #[cfg(unix)]
@@ -61,11 +64,13 @@ impl Listener {
     }
 }
 
-/// Sets what serves every connection better; a peer that has gone already is found out by the first read.
-fn tune(stream: &TcpStream) {
+/// Sets what serves every connection better. On Linux a connection inherits it from its listener (tcp(7)), which saves five
+/// system calls for each.
+fn tune(listener: &TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(listener);
     // Answers are written whole, so that waiting to fill a segment only delays them.
-    let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&KEEPALIVE)
 }
 
 #[cfg(unix)]
@@ -112,5 +117,21 @@ mod unix {
         fn drop(&mut self) {
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_inherits_what_its_listener_was_told() {
+        let address = "tcp://127.0.0.1:0".parse().expect("an address");
+        let Listener::Tcp(listener) = Listener::bind(&address).await.expect("a free port") else { panic!("TCP") };
+        let address = listener.local_addr().expect("an address");
+        let (_near, accepted) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+        let (stream, _) = accepted.expect("a connection");
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().expect("an option") && socket.keepalive().expect("an option"));
     }
 }

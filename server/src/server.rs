@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use plugd_core::transport::Stream;
 use plugd_core::{Context, Peer, Registry, StartError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -215,19 +215,14 @@ impl Connections {
             }
         }
         if let Ok(permit) = self.permits.clone().try_acquire_owned() {
-            tasks.spawn(with_permit(permit, connection::serve(shared.clone(), stream, peer)));
+            tasks.spawn(connection::serve(shared.clone(), stream, peer, permit));
             return;
         }
         warn!(%peer, allowed = shared.settings.connections_max, "too many connections");
         if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
-            tasks.spawn(with_permit(permit, connection::turn_away(shared.clone(), stream)));
+            tasks.spawn(connection::turn_away(shared.clone(), stream, permit));
         }
     }
-}
-
-async fn with_permit(permit: OwnedSemaphorePermit, work: impl Future<Output = ()>) {
-    work.await;
-    drop(permit);
 }
 
 /// Accepts connections until it is aborted.

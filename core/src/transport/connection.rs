@@ -99,6 +99,11 @@ impl Connection {
         self.exchange.lock().poll_next(cx)
     }
 
+    /// Whether a whole frame has arrived, so that [`poll_next`](Connection::poll_next) need not wait.
+    pub fn has_next(&self) -> bool {
+        self.exchange.lock().inbound.has_frame()
+    }
+
     /// Whether bytes have arrived that were not taken: while [`poll_next`](Connection::poll_next) waits with nothing left
     /// to write, a part of a frame.
     pub fn is_mid_frame(&self) -> bool {
