@@ -211,8 +211,8 @@ pub struct Input {
 }
 
 impl Input {
-    pub(crate) fn new(exchange: Arc<Exchange>) -> Input {
-        let batch = exchange.take_batch();
+    /// The input of a call; `batch` is empty, and its memory is used.
+    pub(crate) fn new(exchange: Arc<Exchange>, batch: VecDeque<Data>) -> Input {
         Input { exchange, batch }
     }
 

@@ -8,10 +8,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use plugd_core::transport::{Connection, Departure, GreetError, Stream, Traffic};
 use plugd_core::wire::{HelloError, Knock, Open, VERSION};
-use plugd_core::{Caller, Origin, Peer, Status};
+use plugd_core::{Caller, Code, Origin, Peer, Status};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, Level, Span, debug, field, info, info_span, warn};
@@ -156,12 +155,12 @@ impl Session<'_> {
         loop {
             self.calls += 1;
             let then = self.serve_call(&payload, ended.as_mut()).await?;
-            if then != Then::Continue || !self.connection.has_next() {
+            if then != Then::Continue {
                 return Ok(then);
             }
-            match poll_fn(|cx| Poll::Ready(self.connection.poll_next(cx))).await {
-                Poll::Ready(next) => payload = next.map_err(Leave::Departed)?,
-                Poll::Pending => return Ok(then),
+            match self.connection.try_next().map_err(Leave::Departed)? {
+                Some(next) => payload = next,
+                None => return Ok(then),
             }
         }
     }
@@ -246,7 +245,10 @@ impl Session<'_> {
         let started = tracing::enabled!(target: "plugd::call", Level::INFO).then(Instant::now);
         let span = self.span();
         let outcome = self.answer(payload, ended, &span).instrument(span.clone()).await;
-        span.in_scope(|| log(&outcome, started.map(|started| started.elapsed())));
+        if started.is_some() || outcome.end.status.code() == Code::Internal {
+            let elapsed = started.map(|started| started.elapsed());
+            span.in_scope(|| log(&outcome.end.status, elapsed, self.connection.traffic()));
+        }
         self.finish(outcome).await
     }
 
@@ -266,7 +268,7 @@ impl Session<'_> {
             Ok(found) => found,
             Err(status) => {
                 self.connection.begin_refused();
-                return Outcome { end: status.into(), then: Then::Continue, traffic: Traffic::default() };
+                return Outcome { end: status.into(), then: Then::Continue };
             }
         };
         let (input, output, watch) = self.connection.begin();
@@ -279,15 +281,12 @@ impl Session<'_> {
             Then::Continue if self.shared.stopping.is_draining() => Then::Close,
             then => then,
         };
-        let finishing = self.connection.finish(&outcome.end, then == Then::Close);
-        let mut finishing = pin!(finishing);
-        // Nearly always the input has ended before, and then there is nothing to wait for.
-        if let Some(finished) = (&mut finishing).now_or_never() {
-            return finished.map(|()| then).map_err(Leave::Departed);
+        if self.connection.finish(&outcome.end, then == Then::Close).map_err(Leave::Departed)? {
+            return Ok(then);
         }
         let draining = self.shared.stopping.draining();
         tokio::select! {
-            finished = finishing => finished.map(|()| then).map_err(Leave::Departed),
+            finished = self.connection.input_end() => finished.map(|()| then).map_err(Leave::Departed),
             () = draining.cancelled() => Err(Leave::Draining),
             () = sleep(LEFTOVER_TIMEOUT) => {
                 Err(Leave::TooSlow { what: "end of input", allowed: LEFTOVER_TIMEOUT })
@@ -338,13 +337,12 @@ fn open<'p, 'r>(router: &'r Router, payload: &'p Bytes, span: &Span) -> Result<(
 
 /// One line a call. What the caller did wrong or gave up is ordinary; what the server did wrong is not. The time is not
 /// taken where ordinary calls are not logged.
-fn log(outcome: &Outcome, elapsed: Option<Duration>) {
-    let status = &outcome.end.status;
+fn log(status: &Status, elapsed: Option<Duration>, traffic: Traffic) {
     let (code, reason, origin) = (status.code().name(), status.reason(), status.origin().name());
-    let Traffic { received, sent } = outcome.traffic;
+    let Traffic { received, sent } = traffic;
     let duration_ms = elapsed.map(|elapsed| elapsed.as_secs_f64() * 1e3);
     match status.detail() {
-        Some(detail) if status.code() == plugd_core::Code::Internal => {
+        Some(detail) if status.code() == Code::Internal => {
             warn!(target: "plugd::call", code, reason, origin, duration_ms, received, sent, ?detail, "call failed");
         }
         detail => {

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use plugd_core::transport::{Interrupt, Traffic, Violation, Watch};
+use plugd_core::transport::{Interrupt, Violation, Watch};
 use plugd_core::wire::{End, FrameError, Open};
 use plugd_core::{Call, Caller, Code, Input, Origin, Output, Request, Status};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -36,7 +36,6 @@ pub(crate) enum Then {
 pub(crate) struct Outcome {
     pub(crate) end: End,
     pub(crate) then: Then,
-    pub(crate) traffic: Traffic,
 }
 
 /// Both directions of a call, and what keeps them moving.
@@ -94,7 +93,7 @@ impl Router {
         };
         let mut call = Call::new(request, caller, input, output);
         let (status, then) = self.supervise(&route, &mut call, &watch, deadline, limit, draining_over).await;
-        Outcome { end: End { status, trailer: call.take_trailer() }, then, traffic: watch.traffic() }
+        Outcome { end: End { status, trailer: call.take_trailer() }, then }
     }
 
     async fn supervise(

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::exchange::{Exchange, Inner};
-use super::{State, Stream, Violation, Watch};
+use super::{State, Stream, Traffic, Violation, Watch};
 use crate::wire::{End, FrameLimits, Hello, HelloError, Kind};
 use crate::{Input, Output};
 
@@ -99,9 +99,18 @@ impl Connection {
         self.exchange.lock().poll_next(cx)
     }
 
-    /// Whether a whole frame has arrived, so that [`poll_next`](Connection::poll_next) need not wait.
-    pub fn has_next(&self) -> bool {
-        self.exchange.lock().inbound.has_frame()
+    /// Takes the payload of the next OPEN frame when it has arrived and few answers wait to be written.
+    ///
+    /// # Errors
+    ///
+    /// As [`poll_next`](Connection::poll_next).
+    pub fn try_next(&mut self) -> Result<Option<Bytes>, Departure> {
+        let mut inner = self.exchange.lock();
+        inner.state = State::Idle;
+        if inner.outbound.len() > ANSWERS_LEN_MAX {
+            return Ok(None);
+        }
+        inner.take_open().map_err(Departure::Violation)
     }
 
     /// Whether bytes have arrived that were not taken: while [`poll_next`](Connection::poll_next) waits with nothing left
@@ -134,30 +143,46 @@ impl Connection {
 
     /// Begins the call whose opening header was taken.
     pub fn begin(&mut self) -> (Input, Output, Watch) {
-        self.exchange.lock().begin();
+        let mut inner = self.exchange.lock();
+        inner.begin();
+        let batch = std::mem::take(&mut inner.batch);
+        drop(inner);
         let exchange = &self.exchange;
-        (Input::new(exchange.clone()), Output::new(exchange.clone()), Watch { exchange: exchange.clone() })
+        (Input::new(exchange.clone(), batch), Output::new(exchange.clone()), Watch { exchange: exchange.clone() })
     }
 
-    /// Queues the end of the call, then reads and forgets the rest of its input, up to its EOI or CANCEL.
-    ///
-    /// The call ends for the server when this returns; with `close` set it returns at once, since no call follows.
+    /// The bytes of payload that the latest call has moved so far.
+    pub fn traffic(&self) -> Traffic {
+        self.exchange.lock().traffic
+    }
+
+    /// Queues the end of the call, and forgets as much of the rest of its input as has arrived; whether that was all of it,
+    /// or is never asked for since `close` is set.
     ///
     /// # Errors
     ///
     /// [`Departure::Cut`] or [`Departure::Violation`], when the rest of the input is not what it may be.
-    pub async fn finish(&mut self, end: &End, close: bool) -> Result<(), Departure> {
-        {
-            let mut inner = self.exchange.lock();
-            inner.forget_queue();
-            inner.push_end(end, close);
-            if let Some(departure) = inner.take_departure() {
-                return Err(departure);
+    pub fn finish(&mut self, end: &End, close: bool) -> Result<bool, Departure> {
+        let mut inner = self.exchange.lock();
+        inner.forget_queue();
+        inner.push_end(end, close);
+        if let Some(departure) = inner.take_departure() {
+            return Err(departure);
+        }
+        while !close && inner.state == State::Input {
+            if !inner.skip_input().map_err(Departure::Violation)? {
+                return Ok(false);
             }
         }
-        if close {
-            return Ok(());
-        }
+        Ok(true)
+    }
+
+    /// Reads and forgets the rest of the input of a call that has ended, up to its EOI or CANCEL.
+    ///
+    /// # Errors
+    ///
+    /// As [`finish`](Connection::finish).
+    pub async fn input_end(&mut self) -> Result<(), Departure> {
         poll_fn(|cx| self.exchange.lock().poll_input_end(cx)).await
     }
 

@@ -156,11 +156,6 @@ impl Exchange {
         self.lock().poll_send(cx, data)
     }
 
-    /// Takes the empty batch of the call before, so that its memory is used again.
-    pub(crate) fn take_batch(&self) -> VecDeque<Data> {
-        std::mem::take(&mut self.lock().batch)
-    }
-
     /// Gives a batch back.
     pub(crate) fn return_batch(&self, mut batch: VecDeque<Data>) {
         batch.clear();
@@ -469,11 +464,6 @@ impl Watch {
             token.cancel();
         }
         wakers.into_iter().flatten().for_each(Waker::wake);
-    }
-
-    /// The bytes of payload that the call has moved so far.
-    pub fn traffic(&self) -> Traffic {
-        self.exchange.lock().traffic
     }
 }
 

@@ -69,12 +69,6 @@ impl Inbound {
         Frame::peek(&self.arrived, self.limits)
     }
 
-    /// Whether the next frame is whole.
-    pub(crate) fn has_frame(&self) -> bool {
-        let header = self.peek().ok().flatten();
-        header.is_some_and(|header| self.arrived.len() >= FRAME_HEADER_LEN + header.payload_len as usize)
-    }
-
     /// Takes the next frame, or returns `None` while it is not whole. Its payload shares this half's memory.
     ///
     /// # Errors

@@ -189,7 +189,7 @@ async fn serve(io: DuplexStream, handler: Arc<dyn Handler>, operation: &'static 
     let result = handle(&*handler, &mut call, &watch).await;
     let end = End { status: result.err().unwrap_or_else(Status::ok), trailer: call.take_trailer() };
     drop((call, watch));
-    connection.finish(&end, true).await.expect("an end");
+    connection.finish(&end, true).expect("an end");
     let _ = connection.close().await;
 }
 
