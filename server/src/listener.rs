@@ -24,11 +24,12 @@ pub(crate) enum Listener {
 
 impl Listener {
     /// Binds an address; a name that stands for several is bound at the first that can be.
-    pub(crate) async fn bind(address: &ListenAddress) -> io::Result<Listener> {
+    pub(crate) async fn bind(address: &ListenAddress, congestion: Option<&str>) -> io::Result<Listener> {
         match address {
             ListenAddress::Tcp { host, port } => {
                 let listener = TcpListener::bind((host.as_str(), *port)).await?;
                 tune(&listener)?;
+                congestion.map_or(Ok(()), |name| set_congestion(&listener, name))?;
                 Ok(Listener::Tcp(listener))
             }
             #[cfg(unix)]
@@ -71,6 +72,22 @@ fn tune(listener: &TcpListener) -> io::Result<()> {
     // Answers are written whole, so that waiting to fill a segment only delays them.
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&KEEPALIVE)
+}
+
+#[cfg(target_os = "linux")]
+fn set_congestion(listener: &TcpListener, name: &str) -> io::Result<()> {
+    SockRef::from(listener).set_tcp_congestion(name.as_bytes()).map_err(|error| {
+        let available = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control");
+        let available = available.unwrap_or_default();
+        let text = format!("no congestion control {name:?} ({error}); available: {}", available.trim());
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_congestion(_listener: &TcpListener, name: &str) -> io::Result<()> {
+    let text = format!("no congestion control {name:?}: only Linux lets a server choose");
+    Err(io::Error::new(io::ErrorKind::Unsupported, text))
 }
 
 #[cfg(unix)]
@@ -127,7 +144,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_inherits_what_its_listener_was_told() {
         let address = "tcp://127.0.0.1:0".parse().expect("an address");
-        let Listener::Tcp(listener) = Listener::bind(&address).await.expect("a free port") else { panic!("TCP") };
+        let Listener::Tcp(listener) = Listener::bind(&address, None).await.expect("a free port") else { panic!("TCP") };
         let address = listener.local_addr().expect("an address");
         let (_near, accepted) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
         let (stream, _) = accepted.expect("a connection");

@@ -33,8 +33,8 @@ fn what_the_shipped_configuration_shows_as_defaults_are_the_defaults() {
         .lines()
         .skip_while(|line| *line != "[server]")
         .take_while(|line| !line.is_empty())
-        // The only default that depends on the machine.
-        .filter(|line| !line.contains("workers"))
+        // The defaults that depend on the machine.
+        .filter(|line| !line.contains("workers") && !line.contains("congestion"))
         .map(|line| format!("{}\n", line.strip_prefix("# ").unwrap_or(line)))
         .collect();
     assert!(shown.lines().count() > 5, "{shown}");

@@ -161,6 +161,19 @@ fn an_address_in_use_is_named() {
     assert!(said.starts_with(&format!("cannot listen on {address} (another server")), "{said}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_congestion_control_that_is_not_there_names_those_that_are() {
+    let dir = dir_with("[server]\ncongestion = \"reno\"\n[plugins.echo]\n");
+    let (_running, line) = Running::start(dir.path(), &["--listen", "tcp://127.0.0.1:0"]);
+    assert!(line.starts_with("plugd listening on "), "{line}");
+    let dir = dir_with("[server]\ncongestion = \"none\"\n[plugins.echo]\n");
+    let output = run(dir.path(), &["--listen", "tcp://127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output).lines().last().unwrap_or_default();
+    assert!(said.contains("no congestion control \"none\"") && said.contains("reno"), "{said}");
+}
+
 #[test]
 fn a_start_says_where_it_listens_and_what_to_type_next_and_a_signal_stops_it() {
     for signal in ["TERM", "INT"] {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::{Invalid, Mode, UpperSettings};
 
@@ -100,10 +100,8 @@ fn ascii_uppercase(piece: Bytes) -> Bytes {
     if !piece.iter().any(u8::is_ascii_lowercase) {
         return piece;
     }
-    // Most often the piece is the only one that uses its memory, and then nothing is copied.
-    let mut bytes = piece.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-    bytes.make_ascii_uppercase();
-    bytes.freeze()
+    // One pass from one memory into another is cheaper than a copy and a pass over it.
+    piece.iter().map(u8::to_ascii_uppercase).collect::<Vec<u8>>().into()
 }
 
 /// `char::to_uppercase` knows no language and looks at no neighbour, so it is the same wherever a text is cut.

@@ -57,6 +57,8 @@ pub(super) struct ServerSection {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     grace: Duration,
+    /// The congestion control of TCP connections, such as cubic; the system's own unless told otherwise. Linux only.
+    congestion: Option<String>,
     /// How many threads serve connections; half of the processors unless told otherwise.
     workers: u32,
     /// What is logged: a level, or a filter such as `info,plugd::call=debug`.
@@ -76,6 +78,7 @@ impl Default for ServerSection {
             idle_timeout: Duration::from_secs(300),
             drain_timeout: Duration::from_secs(10),
             grace: Duration::from_secs(2),
+            congestion: None,
             workers: workers_default(),
             log: "info".to_owned(),
             log_format: LogFormat::Text,
@@ -107,6 +110,8 @@ pub struct ServerSettings {
     pub drain_timeout: Duration,
     /// How long a handler may take to clean up after its call was cancelled.
     pub grace: Duration,
+    /// The congestion control of TCP connections; `None` means the system's own.
+    pub congestion: Option<String>,
     /// How many threads serve connections, 1 to 1,024. The program reads it; a library's caller brings its own runtime.
     pub workers: u32,
     /// What is logged, as a filter of `tracing-subscriber`.
@@ -131,6 +136,7 @@ impl ServerSection {
             idle_timeout: checks.time("idle_timeout", self.idle_timeout, second / 10..=86_400 * second),
             drain_timeout: checks.time("drain_timeout", self.drain_timeout, Duration::ZERO..=3_600 * second),
             grace: checks.time("grace", self.grace, Duration::ZERO..=60 * second),
+            congestion: self.congestion,
             workers: checks.within("workers", self.workers, 1..=1024),
             log: self.log,
             log_format: self.log_format,
