@@ -6,6 +6,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -50,9 +52,8 @@ impl Running {
         (running, line)
     }
 
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status();
-        assert!(status.expect("kill runs").success());
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id() as i32), signal).expect("a running server");
     }
 
     fn end(mut self) -> (Option<i32>, String) {
@@ -176,7 +177,7 @@ fn a_congestion_control_that_is_not_there_names_those_that_are() {
 
 #[test]
 fn a_start_says_where_it_listens_and_what_to_type_next_and_a_signal_stops_it() {
-    for signal in ["TERM", "INT"] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (running, line) = Running::start(dir.path(), &["--listen", "tcp://127.0.0.1:0"]);
         let address = line.strip_prefix("plugd listening on ").expect("an address").trim_end().to_owned();
@@ -185,7 +186,7 @@ fn a_start_says_where_it_listens_and_what_to_type_next_and_a_signal_stops_it() {
         let (code, log) = running.end();
         assert_eq!(code, Some(0), "{log}");
         assert!(log.contains(&format!("try: plug -s {address} call upper --data hello")), "{log}");
-        assert!(log.contains(&format!("SIG{signal}")) && log.contains("drained"), "{log}");
+        assert!(log.contains(signal.as_str()) && log.contains("drained"), "{log}");
     }
 }
 
@@ -193,7 +194,7 @@ fn a_start_says_where_it_listens_and_what_to_type_next_and_a_signal_stops_it() {
 fn json_logs_are_json_on_every_line() {
     let dir = dir_with("[server]\nlog_format = \"json\"\n[plugins.echo]\n");
     let (running, _) = Running::start(dir.path(), &["--listen", "tcp://127.0.0.1:0"]);
-    running.signal("TERM");
+    running.signal(Signal::SIGTERM);
     let (_, log) = running.end();
     assert!(log.lines().count() >= 2, "{log}");
     for line in log.lines() {
@@ -216,7 +217,7 @@ fn a_unix_socket_is_private_replaces_a_dead_one_and_goes_with_its_server() {
     assert_eq!(fs::metadata(&path).expect("a socket").permissions().mode() & 0o777, 0o600);
     let second = run(dir.path(), &["--listen", &address]);
     assert!(stderr(&second).contains("another server is running there?"), "{}", stderr(&second));
-    running.signal("TERM");
+    running.signal(Signal::SIGTERM);
     assert_eq!(running.end().0, Some(0));
     assert!(!path.exists());
 }

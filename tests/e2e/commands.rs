@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use rstest::rstest;
 
-use crate::support::process::{EVERYTHING, Plugd, feed, wait_until};
+use crate::support::process::{EVERYTHING, Plugd, Remote, feed, wait_until};
 
 #[rstest]
 #[case::success("exit 0", 0)]
@@ -83,18 +83,9 @@ fn no_process_of_a_command_outlives_its_call(#[case] options: &[&str], #[case] s
 #[test]
 fn a_vanished_caller_takes_its_command_with_it() {
     let server = Plugd::start(EVERYTHING);
-    let mut child = server
-        .plug(["exec", "--", "sh", "-c", "trap '' TERM; echo $$; while :; do sleep 1000; done"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("plug runs");
-    let mut line = String::new();
-    let stdout = child.stdout.as_mut().expect("a pipe");
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("text");
-    child.kill().expect("a running client");
-    child.wait().expect("a child");
-    let process = format!("/proc/{}", line.trim());
-    wait_until("end of the command", || !Path::new(&process).join("exe").exists());
+    let mut remote = Remote::start(&server, "trap '' TERM; while :; do sleep 1000; done");
+    remote.client.kill().expect("a running client");
+    remote.end();
 }
 
 #[test]

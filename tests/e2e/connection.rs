@@ -6,13 +6,9 @@ use plugd_core::{Code, Origin};
 use rstest::rstest;
 use tokio::io::AsyncWriteExt;
 
-use crate::support::raw::{RawPeer, frame, open};
+use crate::support::raw::{RawPeer, eoi, frame, open};
 use crate::support::server::{PLUGINS, TestServer};
 use crate::support::soon;
-
-fn eoi() -> Vec<u8> {
-    frame(Kind::EndOfInput, b"")
-}
 
 fn cancel() -> Vec<u8> {
     frame(Kind::Cancel, b"")

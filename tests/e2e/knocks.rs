@@ -1,9 +1,9 @@
 //! Strangers on the port: other protocols, noise, silence.
 
-use plugd_core::wire::{Hello, Kind};
+use plugd_core::wire::Hello;
 use rstest::rstest;
 
-use crate::support::raw::{RawPeer, frame, open};
+use crate::support::raw::{RawPeer, eoi, open};
 use crate::support::server::{PLUGINS, TestServer};
 
 #[rstest]
@@ -75,7 +75,7 @@ async fn a_header_at_a_byte_a_time_is_bounded_by_the_header_time() {
 async fn a_second_header_is_bounded_from_its_first_byte() {
     let server = TestServer::start_with("header_timeout = \"300ms\"\nidle_timeout = \"1h\"", PLUGINS).await;
     let mut peer = RawPeer::greet(server.address).await;
-    peer.send(&[open("echo"), frame(Kind::EndOfInput, b"")].concat()).await;
+    peer.send(&[open("echo"), eoi()].concat()).await;
     assert_eq!(peer.end().await, (String::new(), false));
     peer.send(&open("echo")[..5]).await;
     assert_eq!(peer.end().await, ("header-timeout".to_owned(), true));
@@ -85,7 +85,7 @@ async fn a_second_header_is_bounded_from_its_first_byte() {
 async fn an_idle_connection_is_closed_with_a_word() {
     let server = TestServer::start_with("idle_timeout = \"200ms\"", PLUGINS).await;
     let mut peer = RawPeer::greet(server.address).await;
-    peer.send(&[open("echo"), frame(Kind::EndOfInput, b"")].concat()).await;
+    peer.send(&[open("echo"), eoi()].concat()).await;
     assert_eq!(peer.end().await, (String::new(), false));
     assert_eq!(peer.end().await, ("idle-timeout".to_owned(), true));
     assert_eq!(peer.rest().await, b"");
@@ -102,11 +102,7 @@ async fn one_connection_too_many_is_told_so_and_room_comes_back() {
     // The permit comes back when the server has seen the close; until then the refusal is the same.
     for _ in 0..200 {
         let mut third = RawPeer::connect(server.address).await;
-        third
-            .send(
-                &[&Hello { data_len_max: 1 << 20 }.encode()[..], &open("echo"), &frame(Kind::EndOfInput, b"")].concat(),
-            )
-            .await;
+        third.send(&[&Hello { data_len_max: 1 << 20 }.encode()[..], &open("echo"), &eoi()].concat()).await;
         third.hello().await;
         if third.end().await.0.is_empty() {
             return;

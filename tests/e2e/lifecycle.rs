@@ -2,12 +2,8 @@
 
 use plugd_core::wire::Kind;
 
-use crate::support::raw::{RawPeer, frame, open};
+use crate::support::raw::{RawPeer, eoi, frame, open};
 use crate::support::server::{PLUGINS, TestServer};
-
-fn eoi() -> Vec<u8> {
-    frame(Kind::EndOfInput, b"")
-}
 
 #[tokio::test]
 async fn draining_lets_a_running_call_finish_and_begins_no_other() {

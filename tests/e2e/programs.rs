@@ -2,9 +2,10 @@
 
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::support::process::{EVERYTHING, Plugd, feed, plug, plugd, wait_until};
+use crate::support::process::{EVERYTHING, Outcome, Plugd, Remote, feed, plug, plugd, wait_until};
 
 #[test]
 fn a_message_is_upper_cased() {
@@ -111,7 +112,7 @@ fn a_server_that_dies_within_a_call_is_a_lost_connection() {
     let mut first = [0];
     std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut first).expect("the echo");
     server.kill();
-    let outcome: crate::support::process::Outcome = child.wait_with_output().expect("a child").into();
+    let outcome: Outcome = child.wait_with_output().expect("a child").into();
     assert_eq!(outcome.code, Some(4), "{outcome:?}");
     assert!(outcome.stderr.starts_with("plug: "), "{outcome:?}");
     drop(stdin);
@@ -187,20 +188,14 @@ fn input_that_takes_its_time_does_not_hold_up_the_opening_header() {
 #[test]
 fn a_second_signal_stops_at_once_and_takes_every_command_with_it() {
     let mut server = Plugd::start_with("drain_timeout = \"1h\"\nworkers = 2", EVERYTHING);
-    let mut call = server.plug(["exec", "--", "sh", "-c", "echo $$; exec sleep 1000"]);
-    let mut child = call.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("plug runs");
-    let mut line = String::new();
-    let stdout = child.stdout.as_mut().expect("a pipe");
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("text");
-    server.signal("TERM");
+    let remote = Remote::start(&server, "exec sleep 1000");
+    server.signal(Signal::SIGTERM);
     // The first signal waits for the call: the command still runs, and no other call begins.
     wait_until("the drain", || server.run(["ping"]).code != Some(0));
-    let process = std::path::PathBuf::from(format!("/proc/{}/exe", line.trim()));
-    assert!(process.exists());
-    server.signal("INT");
+    assert!(remote.runs());
+    server.signal(Signal::SIGINT);
     assert!(server.wait().success());
-    wait_until("end of the command", || !process.exists());
-    assert_eq!(child.wait().expect("a child").code(), Some(255));
+    assert_eq!(remote.end(), Some(255));
 }
 
 #[test]
@@ -220,19 +215,9 @@ fn a_progress_bar_shows_on_a_terminal_alone() {
 #[test]
 fn an_interrupted_client_says_so_by_its_code_and_its_call_ends() {
     let server = Plugd::start(EVERYTHING);
-    let mut child = server
-        .plug(["exec", "--", "sh", "-c", "echo $$; exec sleep 1000"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("plug runs");
-    let mut line = String::new();
-    let stdout = child.stdout.as_mut().expect("a pipe");
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("text");
-    let killed = Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().expect("kill runs");
-    assert!(killed.success());
-    assert_eq!(child.wait().expect("a child").code(), Some(130));
-    let process = format!("/proc/{}", line.trim());
-    wait_until("end of the command", || !std::path::Path::new(&process).exists());
+    let remote = Remote::start(&server, "exec sleep 1000");
+    remote.signal_client(Signal::SIGINT);
+    assert_eq!(remote.end(), Some(130));
 }
 
 #[test]
@@ -241,6 +226,6 @@ fn a_reader_that_has_enough_ends_the_client_without_a_panic() {
     let mut child =
         server.plug(["exec", "--", "yes"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("plug runs");
     drop(child.stdout.take());
-    let outcome: crate::support::process::Outcome = child.wait_with_output().expect("a child").into();
+    let outcome: Outcome = child.wait_with_output().expect("a child").into();
     assert!(outcome.code != Some(0) && !outcome.stderr.contains("panic"), "{outcome:?}");
 }

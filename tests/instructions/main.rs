@@ -10,6 +10,8 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use plugd_core::wire::{FrameHeader, HELLO_LEN, Hello, Kind, Open};
 
 /// What was committed: a name and a number on each line.
@@ -94,8 +96,7 @@ fn total(plugd: &Path, work: &Work, requests: usize) -> u64 {
     let mut line = String::new();
     BufReader::new(server.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line of text");
     drive(line.trim_end().rsplit('/').next().expect("split yields at least one part"), work, requests);
-    let stopped = Command::new("kill").arg(server.id().to_string()).status().expect("kill runs");
-    assert!(stopped.success());
+    kill(Pid::from_raw(server.id() as i32), Signal::SIGTERM).expect("a running server");
     let output = server.wait_with_output().expect("a child");
     let log = String::from_utf8_lossy(&output.stderr);
     let collected = log.lines().find_map(|line| line.split_once("Collected : "));

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::PATIENCE;
@@ -75,7 +77,7 @@ impl Plugd {
 
     /// Tells the server to stop, waits until it has, and returns the events that it logged.
     pub(crate) fn log(mut self) -> Vec<serde_json::Value> {
-        self.signal("TERM");
+        self.signal(Signal::SIGTERM);
         let mut log = String::new();
         let stderr = self.child.stderr.as_mut().expect("a log that is kept");
         std::io::Read::read_to_string(stderr, &mut log).expect("text");
@@ -110,9 +112,8 @@ impl Plugd {
     }
 
     /// Sends a signal to the server.
-    pub(crate) fn signal(&self, name: &str) {
-        let sent = with_args("kill".into(), &["-s", name, &self.id().to_string()]).status().expect("kill runs");
-        assert!(sent.success());
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.id() as i32), signal).expect("a running server");
     }
 
     /// Waits until the server has ended.
@@ -148,6 +149,41 @@ impl Drop for Plugd {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A command that `plug exec` runs on a server, and that is known to run.
+pub(crate) struct Remote {
+    /// The client.
+    pub(crate) client: Child,
+    /// What the command's process is in `/proc`, as long as it is.
+    process: PathBuf,
+}
+
+impl Remote {
+    /// Runs a script that says its process id first.
+    pub(crate) fn start(server: &Plugd, script: &str) -> Remote {
+        let mut call = server.plug(["exec", "--", "sh", "-c", &format!("echo $$; {script}")]);
+        let mut client = call.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("plug runs");
+        let mut id = String::new();
+        BufReader::new(client.stdout.as_mut().expect("a pipe")).read_line(&mut id).expect("a line of text");
+        Remote { client, process: format!("/proc/{}/exe", id.trim()).into() }
+    }
+
+    /// Sends a signal to the client.
+    pub(crate) fn signal_client(&self, signal: Signal) {
+        kill(Pid::from_raw(self.client.id() as i32), signal).expect("a running client");
+    }
+
+    /// Whether the command's process is still there.
+    pub(crate) fn runs(&self) -> bool {
+        self.process.exists()
+    }
+
+    /// Waits for the end of the command, and then of the client; returns the client's exit code.
+    pub(crate) fn end(mut self) -> Option<i32> {
+        wait_until("end of the command", || !self.runs());
+        self.client.wait().expect("a child").code()
     }
 }
 

@@ -22,6 +22,11 @@ pub(crate) fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
     [&header.encode()[..], payload].concat()
 }
 
+/// The bytes of an EOI frame.
+pub(crate) fn eoi() -> Vec<u8> {
+    frame(Kind::EndOfInput, b"")
+}
+
 /// The bytes of an OPEN frame without arguments.
 pub(crate) fn open(command: &str) -> Vec<u8> {
     frame(Kind::Open, &Open::new(command).encode())
