@@ -43,6 +43,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, peer: Pe
         connection: Connection::new(stream, shared.settings.frame_limits),
         caller: Caller::new(peer),
         id: shared.connections.fetch_add(1, Ordering::Relaxed),
+        connected: Instant::now(),
         calls: 0,
         alarm: Alarm::default(),
         has_last_words: true,
@@ -74,6 +75,8 @@ struct Session<'a> {
     connection: Connection,
     caller: Caller,
     id: u64,
+    /// The hello and the first opening header together have the header time from here.
+    connected: Instant,
     calls: u64,
     alarm: Alarm,
     /// Whether somebody may still be there to hear them; a peer that has gone needs no close of ours.
@@ -184,11 +187,11 @@ impl Session<'_> {
             let unwritten_before = std::mem::replace(&mut unwritten_len, self.connection.unwritten_len());
             if unwritten_len != unwritten_before {
                 waiting_since = None;
-            } else if unwritten_len == 0
-                && header_since.is_none()
-                && (self.calls == 0 || self.connection.is_mid_frame())
-            {
-                header_since = Some(since);
+            } else if unwritten_len == 0 && header_since.is_none() {
+                header_since = match self.calls {
+                    0 => Some(self.connected),
+                    _ => self.connection.is_mid_frame().then(Instant::now),
+                };
             }
             let (due, leave) = match header_since {
                 Some(since) => {

@@ -1,5 +1,7 @@
 //! Strangers on the port: other protocols, noise, silence.
 
+use std::time::{Duration, Instant};
+
 use plugd_core::wire::Hello;
 use rstest::rstest;
 
@@ -79,6 +81,33 @@ async fn a_second_header_is_bounded_from_its_first_byte() {
     assert_eq!(peer.end().await, (String::new(), false));
     peer.send(&open("echo")[..5]).await;
     assert_eq!(peer.end().await, ("header-timeout".to_owned(), true));
+}
+
+#[tokio::test]
+async fn a_header_that_begins_after_a_long_idle_time_has_its_whole_time() {
+    let server = TestServer::start_with("header_timeout = \"2s\"\nidle_timeout = \"1h\"", PLUGINS).await;
+    let mut peer = RawPeer::greet(server.address).await;
+    let call = [open("echo"), eoi()].concat();
+    peer.send(&call).await;
+    assert_eq!(peer.end().await, (String::new(), false));
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    peer.send(&call[..5]).await;
+    // Long enough that the server sees the first bytes alone.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    peer.send(&call[5..]).await;
+    assert_eq!(peer.end().await, (String::new(), false));
+}
+
+#[tokio::test]
+async fn hello_and_first_header_share_the_header_time() {
+    let server = TestServer::start_with("header_timeout = \"2s\"", PLUGINS).await;
+    let mut peer = RawPeer::connect(server.address).await;
+    let connected = Instant::now();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    peer.send(&Hello { data_len_max: 1 << 20 }.encode()).await;
+    peer.hello().await;
+    assert_eq!(peer.end().await, ("header-timeout".to_owned(), true));
+    assert!(connected.elapsed() < Duration::from_millis(3_200), "{:?}", connected.elapsed());
 }
 
 #[tokio::test]
