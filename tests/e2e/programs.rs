@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -183,6 +184,22 @@ fn input_that_takes_its_time_does_not_hold_up_the_opening_header() {
         let output = shell.args(["-c", &line]).env("PLUG_SERVER", &server.address).output().expect("sh runs");
         assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+#[test]
+fn a_non_blocking_standard_input_is_waited_for() {
+    let server = Plugd::start(EVERYTHING);
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a pipe");
+    let mut call = server.plug(["call", "upper"]);
+    let child = call.stdin(reader).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("plug runs");
+    // The command keeps its own copy of the reading end, whose life would be the pipe's.
+    drop(call);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    std::io::Write::write_all(&mut writer, b"late").expect("a reader");
+    drop(writer);
+    let outcome: Outcome = child.wait_with_output().expect("a child").into();
+    assert_eq!((outcome.code, outcome.text()), (Some(0), "LATE"), "{}", outcome.stderr);
 }
 
 #[test]

@@ -5,11 +5,13 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use plugd_core::wire::CHANNEL_MAIN;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
+use tokio::time::sleep;
 
 use super::failure::Failure;
 use super::output::Output;
@@ -18,6 +20,9 @@ use crate::{Data, REPLY_LEN_MAX, Receiver, Reply, Sender};
 
 /// How much is read from a file at once, in bytes.
 const CHUNK_LEN: usize = 256 << 10;
+
+/// How long to wait before a non-blocking standard input that had nothing is asked again.
+const NON_BLOCKING_PAUSE: Duration = Duration::from_millis(5);
 
 /// A file or stdin, read in chunks.
 #[derive(Debug)]
@@ -51,10 +56,14 @@ impl Source {
     /// Reads what is there, or `None` at the end.
     pub(crate) async fn read(&mut self) -> Result<Option<Bytes>, Failure> {
         self.buf.reserve(CHUNK_LEN);
-        let read = self.file.read_buf(&mut self.buf).await;
-        match read.map_err(|error| Failure::io(format!("cannot read {}", self.name), error))? {
-            0 => Ok(None),
-            _ => Ok(Some(self.buf.split().freeze())),
+        loop {
+            match self.file.read_buf(&mut self.buf).await {
+                Ok(0) => return Ok(None),
+                Ok(_) => return Ok(Some(self.buf.split().freeze())),
+                // Somebody who shares the descriptor has made it non-blocking; a file has no event to wait for.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(NON_BLOCKING_PAUSE).await,
+                Err(error) => return Err(Failure::io(format!("cannot read {}", self.name), error)),
+            }
         }
     }
 
