@@ -18,7 +18,7 @@ use tracing::{Instrument, Level, Span, debug, field, info, info_span, warn};
 use crate::alarm::Alarm;
 use crate::config::ServerSettings;
 use crate::plugin::Route;
-use crate::router::{Halves, Outcome, Router, Then, violated};
+use crate::router::{Ask, Halves, Outcome, Router, Then, violated};
 use crate::server::Stopping;
 
 /// How long a refused peer, or one that is told that its connection closes, may take to read that.
@@ -26,6 +26,9 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the input of a call that has ended may go on before its connection is closed: the caller has been told.
 const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The longest opening header that is remembered, in bytes: it holds a plugin and an operation of ordinary names.
+const RECENT_LEN_MAX: usize = 64;
 
 /// What all connections of a server share.
 pub(crate) struct Shared {
@@ -91,7 +94,27 @@ enum Leave {
     Draining,
 }
 
-impl Session<'_> {
+/// The opening header of the call before, when it held a command and nothing else: busy callers send the same again and
+/// again, and reading and finding it is a tenth of a short call.
+struct Recent<'r> {
+    header: [u8; RECENT_LEN_MAX],
+    header_len: usize,
+    route: Route<'r>,
+}
+
+impl<'r> Recent<'r> {
+    fn new(header: &[u8], route: Route<'r>) -> Option<Recent<'r>> {
+        let mut recent = Recent { header: [0; RECENT_LEN_MAX], header_len: header.len(), route };
+        recent.header.get_mut(..header.len())?.copy_from_slice(header);
+        Some(recent)
+    }
+
+    fn header(&self) -> &[u8] {
+        &self.header[..self.header_len]
+    }
+}
+
+impl<'s> Session<'s> {
     /// Reads the hello; afterwards the connection takes calls, or is to be closed.
     async fn greet(&mut self) -> bool {
         let allowed = self.shared.settings.header_timeout;
@@ -155,9 +178,10 @@ impl Session<'_> {
         mut payload: Bytes,
         mut ended: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<Then, Leave> {
+        let mut recent = None;
         loop {
             self.calls += 1;
-            let then = self.serve_call(&payload, ended.as_mut()).await?;
+            let then = self.serve_call(&payload, &mut recent, ended.as_mut()).await?;
             if then != Then::Continue {
                 return Ok(then);
             }
@@ -244,10 +268,15 @@ impl Session<'_> {
     }
 
     /// Serves one call to its end on both sides.
-    async fn serve_call(&mut self, payload: &Bytes, ended: Pin<&mut impl Future<Output = ()>>) -> Result<Then, Leave> {
+    async fn serve_call(
+        &mut self,
+        payload: &Bytes,
+        recent: &mut Option<Recent<'s>>,
+        ended: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Then, Leave> {
         let started = tracing::enabled!(target: "plugd::call", Level::INFO).then(Instant::now);
         let span = self.span();
-        let outcome = self.answer(payload, ended, &span).instrument(span.clone()).await;
+        let outcome = self.answer(payload, recent, ended, &span).instrument(span.clone()).await;
         if started.is_some() || outcome.end.status.code() == Code::Internal {
             let elapsed = started.map(|started| started.elapsed());
             span.in_scope(|| log(&outcome.end.status, elapsed, self.connection.traffic()));
@@ -265,17 +294,23 @@ impl Session<'_> {
         )
     }
 
-    async fn answer(&mut self, payload: &Bytes, ended: Pin<&mut impl Future<Output = ()>>, span: &Span) -> Outcome {
+    async fn answer(
+        &mut self,
+        payload: &Bytes,
+        recent: &mut Option<Recent<'s>>,
+        ended: Pin<&mut impl Future<Output = ()>>,
+        span: &Span,
+    ) -> Outcome {
         let router = &self.shared.router;
-        let (open, route) = match open(router, payload, span) {
-            Ok(found) => found,
+        let ask = match ask(router, payload, recent, span) {
+            Ok(ask) => ask,
             Err(status) => {
                 self.connection.begin_refused();
                 return Outcome { end: status.into(), then: Then::Continue };
             }
         };
         let (input, output, watch) = self.connection.begin();
-        router.run(route, open, self.caller.clone(), Halves { input, output, watch }, ended).await
+        router.run(ask, self.caller.clone(), Halves { input, output, watch }, ended).await
     }
 
     async fn finish(&mut self, outcome: Outcome) -> Result<Then, Leave> {
@@ -330,12 +365,23 @@ impl Session<'_> {
 }
 
 /// Reads the opening header, and finds what it names.
-fn open<'p, 'r>(router: &'r Router, payload: &'p Bytes, span: &Span) -> Result<(Open<'p>, Route<'r>), Status> {
+fn ask<'r>(
+    router: &'r Router,
+    payload: &Bytes,
+    recent: &mut Option<Recent<'r>>,
+    span: &Span,
+) -> Result<Ask<'r>, Status> {
+    if span.is_disabled()
+        && let Some(recent) = recent.as_ref().filter(|recent| recent.header() == &**payload)
+    {
+        return Ok(Ask::bare(recent.route));
+    }
     let open = Open::decode(payload)
         .map_err(|error| Status::invalid_argument("malformed-header", error.to_string()).with_origin(Origin::Server))?;
     span.record("command", field::debug(&open.command));
-    let route = router.find(&open)?;
-    Ok((open, route))
+    let ask = router.find(open)?;
+    *recent = ask.as_bare().and_then(|route| Recent::new(payload, route));
+    Ok(ask)
 }
 
 /// One line a call. What the caller did wrong or gave up is ordinary; what the server did wrong is not. The time is not
