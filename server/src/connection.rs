@@ -1,6 +1,6 @@
 //! One connection: its hello, its calls one after the other, and how long each step may take.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use crate::alarm::Alarm;
 use crate::config::ServerSettings;
 use crate::plugin::Route;
 use crate::router::{Ask, Halves, Outcome, Router, Then, violated};
-use crate::server::Stopping;
+use crate::stopping::{Stage, Stopping, Waiting};
 
 /// How long a refused peer, or one that is told that its connection closes, may take to read that.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -119,10 +119,9 @@ impl<'s> Session<'s> {
     async fn greet(&mut self) -> bool {
         let allowed = self.shared.settings.header_timeout;
         let peer = &self.caller.peer;
-        let draining = self.shared.stopping.draining();
         let greeted = tokio::select! {
             greeted = timeout(allowed, self.connection.greet()) => greeted,
-            () = draining.cancelled() => {
+            () = self.shared.stopping.reached(Stage::Draining) => {
                 self.connection.say_hello();
                 self.take_leave(Leave::Draining);
                 return false;
@@ -155,15 +154,14 @@ impl<'s> Session<'s> {
     }
 
     async fn serve_calls(&mut self) {
-        let (draining, ended) = (self.shared.stopping.draining(), self.shared.stopping.ended());
-        let (mut draining, mut ended) = (pin!(draining.cancelled()), pin!(ended.cancelled()));
+        let mut stopping = pin!(self.shared.stopping.waiting());
         loop {
-            let payload = match self.next(draining.as_mut()).await {
+            let payload = match self.next(stopping.as_mut()).await {
                 Ok(payload) => payload,
                 Err(leave) => return self.take_leave(leave),
             };
             // What a call needs is on the heap only while calls last.
-            match Box::pin(self.serve_burst(payload, ended.as_mut())).await {
+            match Box::pin(self.serve_burst(payload, stopping.as_mut())).await {
                 Ok(Then::Continue) => {}
                 Ok(Then::Close) => return,
                 Ok(Then::Drop) => return self.has_last_words = false,
@@ -173,15 +171,11 @@ impl<'s> Session<'s> {
     }
 
     /// Serves a call, and those that have arrived behind it.
-    async fn serve_burst(
-        &mut self,
-        mut payload: Bytes,
-        mut ended: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<Then, Leave> {
+    async fn serve_burst(&mut self, mut payload: Bytes, mut stopping: Pin<&mut Waiting<'s>>) -> Result<Then, Leave> {
         let mut recent = None;
         loop {
             self.calls += 1;
-            let then = self.serve_call(&payload, &mut recent, ended.as_mut()).await?;
+            let then = self.serve_call(&payload, &mut recent, stopping.as_mut()).await?;
             if then != Then::Continue {
                 return Ok(then);
             }
@@ -193,7 +187,7 @@ impl<'s> Session<'s> {
     }
 
     /// Waits for the next opening header.
-    async fn next(&mut self, mut draining: Pin<&mut impl Future<Output = ()>>) -> Result<Bytes, Leave> {
+    async fn next(&mut self, mut stopping: Pin<&mut Waiting<'s>>) -> Result<Bytes, Leave> {
         let settings = &self.shared.settings;
         // Calls that are there already cost no look at the clock.
         let mut waiting_since = None;
@@ -204,7 +198,7 @@ impl<'s> Session<'s> {
                 return Poll::Ready(next.map_err(Leave::Departed));
             }
             let since = *waiting_since.get_or_insert_with(Instant::now);
-            if self.shared.stopping.is_draining() || draining.as_mut().poll(cx).is_ready() {
+            if stopping.as_mut().poll(cx, Stage::Draining).is_ready() {
                 return Poll::Ready(Err(Leave::Draining));
             }
             // While answers wait for a slow reader, that is what is waited for; each that it takes is a sign of life.
@@ -272,11 +266,11 @@ impl<'s> Session<'s> {
         &mut self,
         payload: &Bytes,
         recent: &mut Option<Recent<'s>>,
-        ended: Pin<&mut impl Future<Output = ()>>,
+        stopping: Pin<&mut Waiting<'s>>,
     ) -> Result<Then, Leave> {
         let started = tracing::enabled!(target: "plugd::call", Level::INFO).then(Instant::now);
         let span = self.span();
-        let outcome = self.answer(payload, recent, ended, &span).instrument(span.clone()).await;
+        let outcome = self.answer(payload, recent, stopping, &span).instrument(span.clone()).await;
         if started.is_some() || outcome.end.status.code() == Code::Internal {
             let elapsed = started.map(|started| started.elapsed());
             span.in_scope(|| log(&outcome.end.status, elapsed, self.connection.traffic()));
@@ -298,7 +292,7 @@ impl<'s> Session<'s> {
         &mut self,
         payload: &Bytes,
         recent: &mut Option<Recent<'s>>,
-        ended: Pin<&mut impl Future<Output = ()>>,
+        stopping: Pin<&mut Waiting<'s>>,
         span: &Span,
     ) -> Outcome {
         let router = &self.shared.router;
@@ -310,22 +304,21 @@ impl<'s> Session<'s> {
             }
         };
         let (input, output, watch) = self.connection.begin();
-        router.run(ask, self.caller.clone(), Halves { input, output, watch }, ended).await
+        router.run(ask, self.caller.clone(), Halves { input, output, watch }, stopping).await
     }
 
     async fn finish(&mut self, outcome: Outcome) -> Result<Then, Leave> {
         let then = match outcome.then {
             Then::Drop => return Ok(Then::Drop),
-            Then::Continue if self.shared.stopping.is_draining() => Then::Close,
+            Then::Continue if self.shared.stopping.is_at(Stage::Draining) => Then::Close,
             then => then,
         };
         if self.connection.finish(&outcome.end, then == Then::Close).map_err(Leave::Departed)? {
             return Ok(then);
         }
-        let draining = self.shared.stopping.draining();
         tokio::select! {
             finished = self.connection.input_end() => finished.map(|()| then).map_err(Leave::Departed),
-            () = draining.cancelled() => Err(Leave::Draining),
+            () = self.shared.stopping.reached(Stage::Draining) => Err(Leave::Draining),
             () = sleep(LEFTOVER_TIMEOUT) => {
                 Err(Leave::TooSlow { what: "end of input", allowed: LEFTOVER_TIMEOUT })
             }
@@ -334,8 +327,7 @@ impl<'s> Session<'s> {
 
     /// Lets the peer read what is left for it, as long as it takes some of it now and then and the server waits.
     async fn flush(&mut self) {
-        let ended = self.shared.stopping.ended();
-        let mut ended = pin!(ended.cancelled());
+        let mut ended = pin!(self.shared.stopping.reached(Stage::Ended));
         let idle_timeout = self.shared.settings.idle_timeout;
         let mut unwritten_len = self.connection.unwritten_len();
         loop {

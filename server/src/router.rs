@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::Poll;
@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::plugin::{Plugins, Route};
+use crate::stopping::{Stage, Waiting};
 
 /// Finds plugins and runs their handlers.
 pub(crate) struct Router {
@@ -106,13 +107,13 @@ impl Router {
         Ok(Ask { route, args, metadata, deadline: deadline_ms.map(Duration::from_millis) })
     }
 
-    /// Runs one call to its end. `draining_over` resolves when a stopping server waits no longer.
+    /// Runs one call to its end, which a stopping server waits for until it comes to the last stage.
     pub(crate) async fn run(
         &self,
         ask: Ask<'_>,
         caller: Caller,
         halves: Halves,
-        draining_over: Pin<&mut impl Future<Output = ()>>,
+        stopping: Pin<&mut Waiting<'_>>,
     ) -> Outcome {
         let Halves { input, output, watch } = halves;
         let Ask { route, args, metadata, deadline } = ask;
@@ -121,7 +122,7 @@ impl Router {
         let names = (route.plugin.name.clone(), route.operation_name.clone());
         let request = Request { plugin: names.0, operation: names.1, args, metadata, deadline };
         let mut call = Call::new(request, caller, input, output);
-        let (status, then) = self.supervise(&route, &mut call, &watch, deadline, limit, draining_over).await;
+        let (status, then) = self.supervise(&route, &mut call, &watch, deadline, limit, stopping).await;
         Outcome { end: End { status, trailer: call.take_trailer() }, then }
     }
 
@@ -132,7 +133,7 @@ impl Router {
         watch: &Watch,
         deadline: Option<Instant>,
         limit: Option<Duration>,
-        draining_over: Pin<&mut impl Future<Output = ()>>,
+        mut stopping: Pin<&mut Waiting<'_>>,
     ) -> (Status, Then) {
         // A handler may also panic before it has made its future, and while the future is dropped.
         let begin = move || {
@@ -153,7 +154,7 @@ impl Router {
             ended = &mut handling => Stop::of(ended),
             interrupt = watch.interrupted() => Stop::Interrupted(interrupt),
             () = passed(deadline) => Stop::Deadline,
-            () = draining_over => Stop::Drain,
+            () = poll_fn(|cx| stopping.as_mut().poll(cx, Stage::Ended)) => Stop::Drain,
         };
         let handler_ended = matches!(stop, Stop::Returned(_) | Stop::Panicked(_));
         let (status, then) = decide(stop, limit);
