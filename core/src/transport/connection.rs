@@ -135,7 +135,7 @@ impl Connection {
     pub async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|cx| {
             let inner = &mut *self.exchange.lock();
-            inner.outbound.poll_flush(&mut *inner.io, cx)
+            inner.outbound.poll_flush_to(&mut *inner.io, cx)
         })
         .await
     }
@@ -232,7 +232,7 @@ impl Inner {
         self.state = State::Idle;
         loop {
             if self.outbound.len() > ANSWERS_LEN_MAX
-                && let Err(error) = ready!(self.outbound.poll_flush(&mut *self.io, cx))
+                && let Err(error) = ready!(self.outbound.poll_flush_to(&mut *self.io, cx))
             {
                 return Poll::Ready(Err(Departure::Cut(error)));
             }
@@ -241,7 +241,7 @@ impl Inner {
                 Ok(None) => {}
                 Err(violation) => return Poll::Ready(Err(Departure::Violation(violation))),
             }
-            if let Poll::Ready(Err(error)) = self.outbound.poll_flush(&mut *self.io, cx) {
+            if let Poll::Ready(Err(error)) = self.outbound.poll_flush_to(&mut *self.io, cx) {
                 return Poll::Ready(Err(Departure::Cut(error)));
             }
             let Poll::Ready(filled) = self.inbound.poll_fill(&mut *self.io, cx) else {
@@ -280,7 +280,7 @@ impl Inner {
                 Ok(false) => {}
                 Err(violation) => return Poll::Ready(Err(Departure::Violation(violation))),
             }
-            if let Poll::Ready(Err(error)) = self.outbound.poll_flush(&mut *self.io, cx) {
+            if let Poll::Ready(Err(error)) = self.outbound.poll_flush_to(&mut *self.io, cx) {
                 return Poll::Ready(Err(Departure::Cut(error)));
             }
             match ready!(self.inbound.poll_fill(&mut *self.io, cx)) {
