@@ -7,6 +7,7 @@ mod peers;
 mod report;
 mod rows;
 mod still;
+mod transfer;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +19,7 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("serve-raw") => return peers::raw::serve(),
+        Some("serve-sendfile") => return peers::sendfile::serve(args[1].as_ref()),
         Some("serve-grpc") => return peers::grpc::serve(),
         _ => {}
     }
@@ -31,7 +33,7 @@ fn main() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let peers = Peers::start(&plugd, dir.path());
     let mut results = Vec::new();
-    for row in rows::rows().into_iter().filter(|row| row.name.contains(&only)) {
+    for row in rows::rows(&peers).into_iter().filter(|row| row.name.contains(&only)) {
         eprintln!("measuring: {}", row.name);
         results.push(row.measure(&peers, Duration::from_secs_f64(seconds)));
     }

@@ -43,7 +43,7 @@ pub fn measure(plugd: &Path, plug: &Path, dir: &Path) -> Still {
     let call = peers::plugd_unary("echo", b"x", b"x");
     let plugins = "[plugins.echo]\n[plugins.upper]\n";
     let idle_kib = Peer::start_plugd(plugd, dir, plugins).resident_kib();
-    let raw = Peer::start_own("serve-raw");
+    let raw = Peer::start_own(&["serve-raw"]);
     let (raw_bytes_per_connection, _) = hold(&raw, &peers::raw(b"x"));
     drop(raw);
     let peer = Peer::start_plugd(plugd, dir, plugins);
