@@ -2,13 +2,16 @@
 //!
 //!     tests/bench/run [--only TEXT] [--seconds N]
 
+mod facts;
 mod load;
 mod peers;
 mod report;
 mod rows;
 mod still;
+mod syscalls;
 mod transfer;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,7 +45,19 @@ fn main() {
         eprintln!("measuring: a still server");
         still::measure(&plugd, &plug, dir.path())
     });
-    let report = Report::new(results, still);
-    report.write(&out).expect("a writable directory");
+    let mut facts = facts::facts(&plugd);
+    let mut syscalls = BTreeMap::new();
+    if only.is_empty() || only == "syscalls" {
+        eprintln!("measuring: system calls");
+        match syscalls::measure(&plugd, dir.path()) {
+            Ok(counts) => syscalls = counts,
+            Err(why) => facts.push(("system calls", format!("not counted: {why}"))),
+        }
+    }
+    let report = Report { facts, rounds: rows::ROUNDS, rows: results, still, syscalls };
+    // A part of the rows must not replace the figures of a whole run.
+    if only.is_empty() {
+        report.write(&out).expect("a writable directory");
+    }
     print!("{}", report.table());
 }

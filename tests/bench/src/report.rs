@@ -1,37 +1,34 @@
 //! What was measured, as a table for people, as JSON for programs, as a chart for the documentation.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
-use std::process::Command;
 
 use serde::Serialize;
 
-use crate::rows::{P99_OF_RAW, ROUNDS, Result, median};
+use crate::rows::{P99_OF_RAW, Result, median};
 use crate::still::Still;
 
 /// A whole run.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// What it ran on.
-    pub machine: Vec<(String, String)>,
+    /// What it ran on, and with which peers.
+    pub facts: Vec<(&'static str, String)>,
     /// Rounds of each row.
     pub rounds: usize,
     /// The rows.
     pub rows: Vec<Result>,
     /// What a still server costs.
     pub still: Option<Still>,
+    /// System calls for a message, by server; empty where they were not counted.
+    pub syscalls: BTreeMap<&'static str, f64>,
 }
 
 impl Report {
-    /// A report of these figures on this machine.
-    pub fn new(rows: Vec<Result>, still: Option<Still>) -> Report {
-        Report { machine: machine(), rounds: ROUNDS, rows, still }
-    }
-
     /// A table in Markdown.
     pub fn table(&self) -> String {
         let mut text = String::new();
-        for (name, value) in &self.machine {
+        for (name, value) in &self.facts {
             let _ = writeln!(text, "- {name}: {value}");
         }
         text += "\n| work | plugd per s | us of server each | of raw | p99 of raw | of redis | of tonic | of nginx \
@@ -46,22 +43,12 @@ impl Report {
             }
             text.push('\n');
         }
-        text += "\nIn brackets: what is to be reached; at least, and of p99 at most.\n";
+        text += "\nIn brackets: what is to be reached, of rates at least, of all else at most.\n";
         if let Some(still) = &self.still {
-            let _ = writeln!(
-                text,
-                "\n| still | measured |\n|---|---:|\n| memory for each of {} idle connections | {} B (raw {} B) |\n\
-                 | fresh calls beside them, of those without | {:.2} |\n| start to first answer | {:.1} ms |\n\
-                 | resident, idle | {} KiB |\n| plugd, plug, stripped | {:.1} MiB, {:.1} MiB |",
-                still.connections,
-                still.plugd_bytes_per_connection,
-                still.raw_bytes_per_connection,
-                still.fresh_calls_beside_ratio,
-                still.first_answer_ms,
-                still.idle_kib,
-                still.plugd_bytes as f64 / 1048576.0,
-                still.plug_bytes as f64 / 1048576.0,
-            );
+            text += &still_table(still);
+        }
+        if let (Some(plugd), Some(raw)) = (self.syscalls.get("plugd"), self.syscalls.get("raw")) {
+            let _ = writeln!(text, "\nSystem calls for a 64 B message, 50 x 16: {plugd:.3} (0.14); raw {raw:.3}.");
         }
         text
     }
@@ -108,6 +95,23 @@ impl Report {
     }
 }
 
+fn still_table(still: &Still) -> String {
+    let mib = |bytes: u64| bytes as f64 / 1048576.0;
+    format!(
+        "\n| a still server | measured |\n|---|---:|\n| memory for each of {} idle connections | {} B (1536), raw {} B |\n\
+         | fresh calls beside them, of those without | {:.2} |\n| start to first answered call | {:.1} ms (15) |\n\
+         | resident, idle | {:.1} MiB (8) |\n| `plugd`, `plug`, stripped | {:.1} MiB (8), {:.1} MiB (8) |\n",
+        still.connections,
+        still.plugd_bytes_per_connection,
+        still.raw_bytes_per_connection,
+        still.fresh_calls_beside_ratio,
+        still.first_answer_ms,
+        mib(still.idle_kib * 1024),
+        mib(still.plugd_bytes),
+        mib(still.plug_bytes),
+    )
+}
+
 /// A ratio, and in brackets what is to be reached.
 fn cell(row: &Result, column: &str) -> String {
     let ratio = match column {
@@ -116,20 +120,4 @@ fn cell(row: &Result, column: &str) -> String {
     };
     let reach = row.reach.get(column).map(|reach| format!(" ({reach})")).unwrap_or_default();
     ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}{reach}"))
-}
-
-fn machine() -> Vec<(String, String)> {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpuinfo = read("/proc/cpuinfo");
-    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-    let kernel = Command::new("uname").arg("-r").output().map(|output| output.stdout).unwrap_or_default();
-    let processors = std::thread::available_parallelism().map_or(0, usize::from);
-    vec![
-        ("processors".to_owned(), format!("{processors} x {}", model.trim_start_matches(['\t', ':', ' ']))),
-        ("kernel".to_owned(), String::from_utf8_lossy(&kernel).trim().to_owned()),
-        (
-            "congestion control, of all peers".to_owned(),
-            read("/proc/sys/net/ipv4/tcp_congestion_control").trim().to_owned(),
-        ),
-    ]
 }

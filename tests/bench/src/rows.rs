@@ -58,10 +58,10 @@ impl Peers {
         let plugins =
             "[plugins.echo]\n[plugins.upper]\n[plugins.files]\nhandler = \"file\"\nconfig = { root = \"files\" }\n";
         let peers = [
-            ("plugd", Some(Peer::start_plugd(plugd, dir, plugins))),
-            ("raw", Some(Peer::start_own(&["serve-raw"]))),
-            ("sendfile", Some(Peer::start_own(&["serve-sendfile".as_ref(), file.as_os_str()]))),
-            ("tonic", Some(Peer::start_own(&["serve-grpc"]))),
+            ("plugd", Some(Peer::start(Peer::plugd_command(plugd, dir, plugins)))),
+            ("raw", Some(Peer::start(Peer::own_command(&["serve-raw"])))),
+            ("sendfile", Some(Peer::start(Peer::own_command(&["serve-sendfile".as_ref(), file.as_os_str()])))),
+            ("tonic", Some(Peer::start(Peer::own_command(&["serve-grpc"])))),
             ("redis", Peer::start_redis()),
             ("nginx", nginx::start(dir, &text(SMALL_LEN))),
             ("python", Peer::start_python()),

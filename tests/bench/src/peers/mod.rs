@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 use plugd_core::wire::{FrameHeader, Hello, Kind, Open};
@@ -27,29 +28,45 @@ pub struct Peer {
 
 impl Peer {
     /// Starts a program whose first line ends with its address.
-    pub fn start(mut command: Command) -> Peer {
-        let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().expect("the peer's program");
+    pub fn start(command: Command) -> Peer {
+        Peer::try_start(command).expect("a peer")
+    }
+
+    /// As [`start`](Peer::start), for a program that may be missing or fail.
+    ///
+    /// # Errors
+    ///
+    /// What happened, for people.
+    pub fn try_start(mut command: Command) -> Result<Peer, String> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn();
+        let mut child = child.map_err(|error| format!("{program} cannot be started: {error}"))?;
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("a line of text");
         let address = line.trim_end().rsplit(['/', ' ']).next().unwrap_or_default().parse();
-        Peer { address: address.expect("an address"), child }
+        // In a peer from here on, so that it is ended in any case.
+        let peer = Peer { address: address.unwrap_or(SocketAddr::from(([0; 4], 0))), child };
+        match peer.address.port() {
+            0 => Err(format!("{program} says {line:?} instead of its address")),
+            _ => Ok(peer),
+        }
     }
 
-    /// Starts this program as a server: `serve-raw`, `serve-grpc` or `serve-sendfile FILE`.
-    pub fn start_own<A: AsRef<OsStr>>(args: &[A]) -> Peer {
+    /// The command of this program as a server: `serve-raw`, `serve-grpc` or `serve-sendfile FILE`.
+    pub fn own_command<A: AsRef<OsStr>>(args: &[A]) -> Command {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.args(args);
-        Peer::start(command)
+        command
     }
 
-    /// Starts a plugd of this configuration on a free port.
-    pub fn start_plugd(program: &Path, dir: &Path, plugins: &str) -> Peer {
+    /// The command of a plugd of this configuration on a free port.
+    pub fn plugd_command(program: &Path, dir: &Path, plugins: &str) -> Command {
         let config = dir.join("plugins.toml");
         let text = format!("[server]\nlog = \"warn\"\nconnections_max = 20000\nidle_timeout = \"1h\"\n{plugins}");
         std::fs::write(&config, text).expect("a file");
         let mut command = Command::new(program);
         command.args(["--listen", "tcp://127.0.0.1:0", "--config"]).arg(config);
-        Peer::start(command)
+        command
     }
 
     /// Starts redis on a free port, where it is installed.
@@ -86,9 +103,17 @@ impl Peer {
         panic!("{:?} does not listen on {address}", command.get_program());
     }
 
+    /// The server: what the child has started, as strace does and ends with it, or the child itself.
+    fn pid(&self) -> Pid {
+        let id = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let started = children.split(' ').next().and_then(|pid| pid.parse().ok());
+        Pid::from_raw(started.unwrap_or(id as i32))
+    }
+
     /// The processor time that the peer has used, by all its threads, those that have ended included.
     pub fn cpu_seconds(&self) -> f64 {
-        let clock = clock_getcpuclockid(Pid::from_raw(self.child.id() as i32)).expect("a running peer");
+        let clock = clock_getcpuclockid(self.pid()).expect("a running peer");
         Duration::from(clock.now().expect("a running peer")).as_secs_f64()
     }
 
@@ -101,8 +126,17 @@ impl Peer {
 }
 
 impl Drop for Peer {
+    /// By SIGTERM, and by SIGKILL where that did not help within five seconds.
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        let pid = self.pid();
+        let _ = kill(pid, Signal::SIGTERM);
+        for _ in 0..500 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = kill(pid, Signal::SIGKILL);
         let _ = self.child.wait();
     }
 }
