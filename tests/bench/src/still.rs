@@ -42,11 +42,11 @@ pub struct Still {
 pub fn measure(plugd: &Path, plug: &Path, dir: &Path) -> Still {
     let call = peers::plugd_unary("echo", b"x", b"x");
     let plugins = "[plugins.echo]\n[plugins.upper]\n";
-    let idle_kib = Peer::start_plugd(plugd, dir, plugins).resident_kib();
-    let raw = Peer::start_own("serve-raw");
+    let idle_kib = Peer::start(Peer::plugd_command(plugd, dir, plugins)).resident_kib();
+    let raw = Peer::start(Peer::own_command(&["serve-raw"]));
     let (raw_bytes_per_connection, _) = hold(&raw, &peers::raw(b"x"));
     drop(raw);
-    let peer = Peer::start_plugd(plugd, dir, plugins);
+    let peer = Peer::start(Peer::plugd_command(plugd, dir, plugins));
     let (plugd_bytes_per_connection, fresh_calls_beside_ratio) = hold(&peer, &call);
     Still {
         connections: CONNECTIONS,
@@ -88,7 +88,7 @@ async fn answered(address: SocketAddr, dialect: &Dialect) -> TcpStream {
 
 fn first_answer_ms(plugd: &Path, dir: &Path, call: &Dialect) -> f64 {
     let begun = Instant::now();
-    let peer = Peer::start_plugd(plugd, dir, "[plugins.echo]\n[plugins.upper]\n");
+    let peer = Peer::start(Peer::plugd_command(plugd, dir, "[plugins.echo]\n[plugins.upper]\n"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(answered(peer.address, call));
     begun.elapsed().as_secs_f64() * 1e3
