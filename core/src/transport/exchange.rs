@@ -111,8 +111,8 @@ pub(super) struct Inner {
     stop_token: Option<CancellationToken>,
     receiver: Option<Waker>,
     sender: Option<Waker>,
-    /// Who waits until everything is written.
-    written: Option<Waker>,
+    /// Whether the sender waits until everything is written, and not only for room.
+    awaits_written: bool,
     head_allowed: bool,
     pub(super) traffic: Traffic,
 }
@@ -133,7 +133,7 @@ impl Exchange {
             stop_token: None,
             receiver: None,
             sender: None,
-            written: None,
+            awaits_written: false,
             head_allowed: false,
             traffic: Traffic::default(),
         })))
@@ -223,7 +223,6 @@ impl Inner {
         self.queue_len = 0;
         self.receiver = None;
         self.sender = None;
-        self.written = None;
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Batch, Status>> {
@@ -379,7 +378,8 @@ impl Inner {
         if self.interrupt.is_none() && self.outbound.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        remember(&mut self.written, cx);
+        self.awaits_written = true;
+        remember(&mut self.sender, cx);
         Poll::Pending
     }
 
@@ -392,6 +392,7 @@ impl Inner {
         if self.outbound.len() >= WRITE_AHEAD_MAX {
             self.flush(cx);
             if self.interrupt.is_some() || self.outbound.len() >= WRITE_AHEAD_MAX {
+                self.awaits_written = false;
                 remember(&mut self.sender, cx);
                 return Poll::Pending;
             }
@@ -447,15 +448,11 @@ impl Inner {
     /// Keeps output and input moving beside the handler, until the caller interrupts the call.
     fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
         self.flush(cx);
-        if self.outbound.len() < WRITE_AHEAD_MAX
+        let awaited_len = if self.awaits_written { 0 } else { WRITE_AHEAD_MAX - 1 };
+        if self.outbound.len() <= awaited_len
             && let Some(sender) = self.sender.take()
         {
             sender.wake();
-        }
-        if self.outbound.is_empty()
-            && let Some(written) = self.written.take()
-        {
-            written.wake();
         }
         while self.interrupt.is_none() && !self.is_full() && self.advance(cx).is_ready() {}
         if let Some(interrupt) = self.interrupt.take() {
@@ -546,7 +543,7 @@ impl Watch {
         let mut inner = self.exchange.lock();
         inner.stopped = Some(status);
         let token = inner.stop_token.clone();
-        let wakers = [inner.receiver.take(), inner.sender.take(), inner.written.take()];
+        let wakers = [inner.receiver.take(), inner.sender.take()];
         drop(inner);
         if let Some(token) = token {
             token.cancel();
