@@ -99,12 +99,13 @@ fn still_table(still: &Still) -> String {
     let mib = |bytes: u64| bytes as f64 / 1048576.0;
     format!(
         "\n| a still server | measured |\n|---|---:|\n| memory for each of {} idle connections | {} B (1536), raw {} B |\n\
-         | fresh calls beside them, of those without | {:.2} |\n| start to first answered call | {:.1} ms (15) |\n\
+         | fresh calls beside them, of those without | {:.2}, raw {:.2} |\n| start to first answered call | {:.1} ms (15) |\n\
          | resident, idle | {:.1} MiB (8) |\n| `plugd`, `plug`, stripped | {:.1} MiB (8), {:.1} MiB (8) |\n",
         still.connections,
         still.plugd_bytes_per_connection,
         still.raw_bytes_per_connection,
         still.fresh_calls_beside_ratio,
+        still.raw_fresh_calls_beside_ratio,
         still.first_answer_ms,
         mib(still.idle_kib * 1024),
         mib(still.plugd_bytes),

@@ -28,6 +28,8 @@ pub struct Still {
     pub raw_bytes_per_connection: u64,
     /// Fresh calls per second beside them, through the same without.
     pub fresh_calls_beside_ratio: f64,
+    /// The same of the raw server.
+    pub raw_fresh_calls_beside_ratio: f64,
     /// From the start of the process to the first answered call, the median, in milliseconds.
     pub first_answer_ms: f64,
     /// Resident memory of a server that has served nothing, in KiB.
@@ -44,7 +46,7 @@ pub fn measure(plugd: &Path, plug: &Path, dir: &Path) -> Still {
     let plugins = "[plugins.echo]\n[plugins.upper]\n";
     let idle_kib = Peer::start(Peer::plugd_command(plugd, dir, plugins)).resident_kib();
     let raw = Peer::start(Peer::own_command(&["serve-raw"]));
-    let (raw_bytes_per_connection, _) = hold(&raw, &peers::raw(b"x"));
+    let (raw_bytes_per_connection, raw_fresh_calls_beside_ratio) = hold(&raw, &peers::raw(b"x"));
     drop(raw);
     let peer = Peer::start(Peer::plugd_command(plugd, dir, plugins));
     let (plugd_bytes_per_connection, fresh_calls_beside_ratio) = hold(&peer, &call);
@@ -53,6 +55,7 @@ pub fn measure(plugd: &Path, plug: &Path, dir: &Path) -> Still {
         plugd_bytes_per_connection,
         raw_bytes_per_connection,
         fresh_calls_beside_ratio,
+        raw_fresh_calls_beside_ratio,
         first_answer_ms: median((0..STARTS).map(|_| first_answer_ms(plugd, dir, &call)).collect()),
         idle_kib,
         plugd_bytes: stripped_len(plugd, dir),
