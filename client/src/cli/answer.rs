@@ -16,6 +16,8 @@ pub(crate) struct Answer {
     pub(crate) text: String,
     /// A line for people on stderr.
     pub(crate) note: Option<String>,
+    /// Whether everything was printed as it came.
+    pub(crate) is_printed: bool,
     /// The exit code.
     pub(crate) exit: u8,
 }
