@@ -93,7 +93,9 @@ mod tests {
         let cache = DigestCache::default();
         for inode in 0..3 * DIGESTS_MAX as u64 {
             cache.remember(&identity(inode, 100), digest());
-            assert!(cache.find(&identity(0, 100), Algorithm::Md5).is_some(), "{inode}");
+            if inode % 1000 == 0 {
+                assert!(cache.find(&identity(0, 100), Algorithm::Md5).is_some(), "{inode}");
+            }
         }
         let generations = cache.0.lock().expect("no panic");
         assert!(generations.young.len() + generations.old.len() <= DIGESTS_MAX);

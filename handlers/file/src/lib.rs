@@ -1,7 +1,9 @@
 //! Serves files below one directory.
 
 mod blocking;
+mod change;
 mod config;
+mod copy;
 mod digest;
 mod digest_cache;
 mod entry;
@@ -86,6 +88,10 @@ impl Handler for File {
                 Err(Status::permission_denied("read-only", "this plugin does not change files"))
             }
             "put" => put::put(shared, call).await,
+            "mkdir" => change::mkdir(shared, call).await,
+            "rm" => change::rm(shared, call).await,
+            "mv" => change::mv(shared, call).await,
+            "copy" => copy::copy(shared, call).await,
             other => Err(Status::unimplemented("unknown-operation", format!("unknown operation {other:?}"))),
         }
     }
@@ -98,6 +104,10 @@ fn descriptor() -> Descriptor {
     let stat = Operation::new("stat", "describes a file or a directory in one JSON object");
     let digest = Operation::new("digest", "sums up a file, in one JSON object");
     let put = Operation::new("put", "stores the input as a file, all of it or nothing");
+    let mkdir = Operation::new("mkdir", "makes a directory");
+    let rm = Operation::new("rm", "removes a file, a link or a directory");
+    let mv = Operation::new("mv", "renames a file or a directory, at once");
+    let copy = Operation::new("copy", "copies a file on the server, all of it or nothing");
     let df = Operation::new("df", "tells how much space there is, in one JSON object");
     Descriptor::new("file", "serves files below one directory")
         .operation(get.streams(Streaming::Server).args::<get::GetArgs>())
@@ -110,6 +120,10 @@ fn descriptor() -> Descriptor {
         .operation(ls.streams(Streaming::Server).args::<list::LsArgs>())
         .operation(stat.args::<list::StatArgs>())
         .operation(digest.args::<list::DigestArgs>())
+        .operation(mkdir.has_effects().args::<change::MkdirArgs>())
+        .operation(rm.has_effects().args::<change::RmArgs>())
+        .operation(mv.has_effects().args::<change::FromToArgs>())
+        .operation(copy.has_effects().args::<change::FromToArgs>())
         .operation(df)
         .settings::<FileSettings>()
 }

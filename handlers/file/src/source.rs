@@ -40,10 +40,6 @@ impl Source {
         &self.meta
     }
 
-    pub(crate) fn file(&self) -> &File {
-        &self.file
-    }
-
     pub(crate) fn changed(&self) -> Status {
         refusal::source_changed(&self.path)
     }

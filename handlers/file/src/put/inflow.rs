@@ -74,17 +74,9 @@ impl Inflow {
         Ok(())
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
-    }
-
     /// Whether the input has ended, and so little is left of it that writing it is no work to be divided.
     pub(crate) fn is_whole(&self) -> bool {
         self.has_ended && self.cost <= SMALL_LEN as usize
-    }
-
-    pub(crate) fn has_ended(&self) -> bool {
-        self.has_ended
     }
 
     /// Takes what has come.

@@ -9,10 +9,10 @@ mod upload;
 use std::sync::Arc;
 
 use plugd_core::{Call, Status};
-pub(crate) use publish::{Disk, Publisher};
+pub(crate) use publish::{Disk, Publisher, rename_to_free};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-pub(crate) use upload::{Order, Upload};
+pub(crate) use upload::{Order, Receipt, Upload};
 
 use crate::blocking::{blocking, while_called};
 use crate::config::{Durability, FileSettings};

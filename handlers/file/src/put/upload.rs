@@ -123,10 +123,9 @@ impl Upload {
         sought.map_err(|error| refusal::of(&self.place.path, error))?;
         if size - self.len.min(size) >= RESERVED_LEN_LEAST {
             let reserved = fallocate(&self.partial.file, FallocateFlags::KEEP_SIZE, self.len, size - self.len);
-            match reserved {
-                Err(error @ (Errno::NOSPC | Errno::DQUOT)) => return Err(refusal::of(&self.place.path, error)),
-                // Not every file system can, and what it cannot do now it may still do later.
-                _ => {}
+            // Not every file system can, and what it cannot do now it may still do later.
+            if let Err(error @ (Errno::NOSPC | Errno::DQUOT)) = reserved {
+                return Err(refusal::of(&self.place.path, error));
             }
         }
         Ok(())
