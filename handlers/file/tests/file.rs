@@ -16,7 +16,11 @@ use plugd_file as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const HELLO_MD5: &str = "5d41402abc4b2a76b9719d911017c592";
+const HELLO_MD5: &str = "md5:5d41402abc4b2a76b9719d911017c592";
+const EMPTY_MD5: &str = "md5:d41d8cd98f00b204e9800998ecf8427e";
+
+/// The directory in which uploads are kept until they are whole.
+const UPLOADS: &str = ".plugd-uploads";
 
 /// A served directory `root` beside a file `secret` that must stay out of reach.
 fn world() -> TempDir {
@@ -41,13 +45,14 @@ async fn refused(world: &TempDir, operation: &'static str, args: Value) -> (Code
     (answer.status.code(), answer.status.reason().to_owned())
 }
 
-fn md5_message(text: &'static str) -> Data {
+fn digest_message(text: &'static str) -> Data {
     Data { channel: 1, ..Data::main(text) }
 }
 
 fn names(world: &TempDir) -> Vec<String> {
     let entries = fs::read_dir(world.path().join("root")).expect("a root");
-    entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+    let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+    names.filter(|name| name != UPLOADS).collect()
 }
 
 fn content(world: &TempDir, name: &str) -> String {
@@ -61,8 +66,8 @@ async fn a_file_comes_after_its_facts() {
     let answer = call(&world, "get", json!({ "path": "a" }), &[]).await;
     let head = answer.head.clone().expect("a header");
     assert_eq!(head["size"], 5);
-    assert_eq!(head["md5"], HELLO_MD5);
-    assert!(head["mtime_ms"].as_i64().expect("a time") > 1_700_000_000_000, "{head}");
+    assert_eq!(head["digest"], HELLO_MD5);
+    assert!(head["mtime_s"].as_i64().expect("a time") > 1_700_000_000, "{head}");
     assert_eq!(answer.data, [Data::main("hello")]);
     assert!(answer.status.is_ok(), "{}", answer.status);
 }
@@ -78,7 +83,7 @@ async fn a_long_file_is_one_message_and_an_empty_one_is_none() {
     let (last, others) = long.data.split_last().expect("data");
     assert!(!last.more && others.iter().all(|data| data.more));
     let empty = call(&world, "get", json!({ "path": "empty" }), &[]).await;
-    assert_eq!(empty.head.expect("a header")["md5"], "d41d8cd98f00b204e9800998ecf8427e");
+    assert_eq!(empty.trailer()["digest"], EMPTY_MD5);
     assert_eq!(empty.data, []);
 }
 
@@ -97,23 +102,27 @@ async fn a_file_that_shrinks_while_it_is_sent_ends_the_call() {
 #[tokio::test]
 async fn what_is_put_is_stored_and_verified() {
     let world = world();
-    let args = json!({ "path": "a", "size": 5, "md5": HELLO_MD5.to_uppercase() });
+    let args = json!({ "path": "a", "size": 5, "digest": HELLO_MD5 });
     let answer = call(&world, "put", args, &[Data::main("hel"), Data::main("lo")]).await;
     assert!(answer.status.is_ok(), "{}", answer.status);
-    assert_eq!(answer.trailer(), json!({ "size": 5, "md5": HELLO_MD5, "verified": true }));
+    let mut receipt = answer.trailer();
+    assert!(receipt["etag"].take().is_string());
+    let expected = json!({ "bytes": 5, "size": 5, "resumed_from": 0, "digest": HELLO_MD5, "verified": true,
+        "durable": "file", "published": true, "etag": null });
+    assert_eq!(receipt, expected);
     assert_eq!(content(&world, "a"), "hello");
 }
 
 #[tokio::test]
 async fn a_digest_may_follow_the_data() {
     let world = world();
-    let answer = call(&world, "put", json!({ "path": "a" }), &[Data::main("hello"), md5_message(HELLO_MD5)]).await;
+    let answer = call(&world, "put", json!({ "path": "a" }), &[Data::main("hello"), digest_message(HELLO_MD5)]).await;
     assert_eq!(answer.trailer()["verified"], true, "{}", answer.status);
-    let wrong = [Data::main("other"), md5_message(HELLO_MD5)];
+    let wrong = [Data::main("other"), digest_message(HELLO_MD5)];
     let answer = call(&world, "put", json!({ "path": "a" }), &wrong).await;
     assert_eq!((answer.status.code(), answer.status.reason()), (Code::DataLoss, "digest-mismatch"));
     assert_eq!(content(&world, "a"), "hello");
-    let answer = call(&world, "put", json!({ "path": "a" }), &[md5_message("no digest")]).await;
+    let answer = call(&world, "put", json!({ "path": "a" }), &[digest_message("no digest")]).await;
     assert_eq!(answer.status.reason(), "bad-digest");
 }
 
@@ -132,8 +141,8 @@ async fn a_failed_put_leaves_the_old_file_and_nothing_else() {
     for (args, reason) in [
         (json!({ "path": "a", "size": 4 }), "size-mismatch"),
         (json!({ "path": "a", "size": 6 }), "size-mismatch"),
-        (json!({ "path": "a", "md5": "d41d8cd98f00b204e9800998ecf8427e" }), "digest-mismatch"),
-        (json!({ "path": "a", "md5": "short" }), "bad-digest"),
+        (json!({ "path": "a", "digest": EMPTY_MD5 }), "digest-mismatch"),
+        (json!({ "path": "a", "digest": "md5:short" }), "bad-digest"),
     ] {
         assert_eq!(refused(&world, "put", args).await.1, reason);
         assert_eq!(content(&world, "a"), "old");
