@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::exit;
+use super::failure::Failure;
 use crate::Reply;
 
 /// What a verb has to say, for people and for programs; the caller prints one of the two.
@@ -18,6 +19,8 @@ pub(crate) struct Answer {
     pub(crate) note: Option<String>,
     /// Whether everything was printed as it came.
     pub(crate) is_printed: bool,
+    /// What went wrong although there is an answer; it then decides the exit code.
+    pub(crate) failure: Option<Failure>,
     /// The exit code.
     pub(crate) exit: u8,
 }

@@ -1,6 +1,5 @@
 //! The server's side of a connection: the hello, then one call after the other.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
@@ -143,12 +142,9 @@ impl Connection {
 
     /// Begins the call whose opening header was taken.
     pub fn begin(&mut self) -> (Input, Output, Watch) {
-        let mut inner = self.exchange.lock();
-        inner.begin();
-        let batch = std::mem::take(&mut inner.batch);
-        drop(inner);
+        self.exchange.lock().begin();
         let exchange = &self.exchange;
-        (Input::new(exchange.clone(), batch), Output::new(exchange.clone()), Watch { exchange: exchange.clone() })
+        (Input::new(exchange.clone()), Output::new(exchange.clone()), Watch { exchange: exchange.clone() })
     }
 
     /// The bytes of payload that the latest call has moved so far.
@@ -251,7 +247,6 @@ impl Inner {
             let Poll::Ready(filled) = self.inbound.poll_fill(&mut *self.io, cx) else {
                 self.inbound.release();
                 self.outbound.release();
-                self.batch = VecDeque::new();
                 return Poll::Pending;
             };
             match filled {

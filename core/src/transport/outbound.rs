@@ -13,6 +13,9 @@ use crate::wire::{FRAME_HEADER_LEN, FrameHeader};
 /// Payloads up to this length are copied behind their header, in bytes; longer ones are sent from where they lie.
 const COPY_LEN_MAX: usize = 2 << 10;
 
+/// How much room is made at once for headers and short payloads, in bytes.
+const COPIED_LEN_LEAST: usize = 2 << 10;
+
 /// How many written bytes are kept before what is left is moved to the front: moving is rare, and less than writing was.
 const WRITTEN_LEN_MAX: usize = 64 << 10;
 
@@ -59,13 +62,32 @@ impl Outbound {
     pub fn push(&mut self, header: FrameHeader, payload: Bytes) {
         debug_assert_eq!(header.payload_len as usize, payload.len(), "the header announces its payload");
         if payload.len() <= COPY_LEN_MAX {
-            self.copied.reserve(FRAME_HEADER_LEN + payload.len());
+            self.reserve(FRAME_HEADER_LEN + payload.len());
             self.copied.extend_from_slice(&header.encode());
             self.copied.extend_from_slice(&payload);
         } else {
             self.copied.extend_from_slice(&header.encode());
             self.long_len += payload.len();
             self.long.push_back((self.copied.len(), payload));
+        }
+    }
+
+    /// Queues whole frames. Many of them are not copied.
+    pub(crate) fn push_frames(&mut self, frames: &Bytes) {
+        if frames.len() <= COPY_LEN_MAX {
+            self.reserve(frames.len());
+            self.copied.extend_from_slice(frames);
+        } else {
+            self.long_len += frames.len();
+            self.long.push_back((self.copied.len(), frames.clone()));
+        }
+    }
+
+    /// Makes room, at first for dozens of small answers, so that they do not make it grow one by one.
+    #[inline]
+    fn reserve(&mut self, len: usize) {
+        if self.copied.capacity() - self.copied.len() < len {
+            self.copied.reserve(len.max(COPIED_LEN_LEAST));
         }
     }
 

@@ -110,17 +110,15 @@ mod tests {
         let jobs = Jobs::new();
         assert!(jobs.push(1) && jobs.push(2));
         jobs.complete();
-        let first = jobs.take().expect("a job");
+        let (first, second) = (jobs.take().expect("a job"), jobs.take());
+        assert_eq!(second, Some(2));
+        jobs.finish();
         let waiting = std::thread::spawn({
             let jobs = jobs.clone();
-            move || {
-                let second = jobs.take();
-                jobs.finish();
-                (second, jobs.take())
-            }
+            move || jobs.take()
         });
         jobs.give_back(first);
-        assert_eq!(waiting.join().expect("no panic"), (Some(1), Some(2)));
+        assert_eq!(waiting.join().expect("no panic"), Some(1));
         jobs.finish();
         assert_eq!(jobs.take(), None);
     }
