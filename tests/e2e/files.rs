@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use md5::{Digest, Md5};
@@ -99,19 +99,21 @@ fn a_client_that_vanishes_within_a_put_changes_nothing() {
     fs::write(server.file("f"), "old").expect("a file");
     let mut child = server.plug(["put", "-", "f"]).stdin(Stdio::piped()).spawn().expect("plug runs");
     std::io::Write::write_all(child.stdin.as_mut().expect("a pipe"), &sample(1_000_000)).expect("a reader");
-    wait_until("the upload to begin", || names(&server.file("")).len() > 1 || has_unnamed_file(&server));
+    wait_until("the upload to begin", || uploads(&server) == 1);
     child.kill().expect("a running client");
     child.wait().expect("a child");
-    wait_until("the upload to be undone", || names(&server.file("")) == ["f"] && !has_unnamed_file(&server));
+    wait_until("the upload to be undone", || names(&server.file("")) == ["f"] && uploads(&server) == 0);
     assert_eq!(fs::read_to_string(server.file("f")).expect("the file"), "old");
 }
 
-/// Whether the server holds a file open that has no name yet.
-fn has_unnamed_file(server: &Plugd) -> bool {
+/// How many uploads the server has room for, open and not yet under their names.
+fn uploads(server: &Plugd) -> usize {
     let files = fs::read_dir(format!("/proc/{}/fd", server.id())).expect("a server");
-    files
-        .flatten()
-        .any(|file| fs::read_link(file.path()).is_ok_and(|path| path.to_string_lossy().contains("(deleted)")))
+    let is_upload = |path: PathBuf| {
+        let path = path.to_string_lossy();
+        path.contains(".plugd-uploads/") || path.contains("(deleted)")
+    };
+    files.flatten().filter(|file| fs::read_link(file.path()).is_ok_and(is_upload)).count()
 }
 
 #[test]

@@ -119,6 +119,11 @@ impl Progress {
         Running { count: Some(count), total }
     }
 
+    /// A last line for people; programs have the events.
+    pub(crate) fn note(&self, line: String) -> Option<String> {
+        (!matches!(self.0.sort, Sort::Events)).then_some(line)
+    }
+
     /// A line for people, above the bars.
     pub(crate) fn line(&self, line: &str) {
         match &self.0.sort {

@@ -128,9 +128,9 @@ impl Tally {
         let Some((receipt, reply)) = counts.last.take() else {
             return Ok(Answer::default());
         };
-        let note = receipt.line(self.verb);
+        let note = self.progress.note(receipt.line(self.verb));
         let data = json!(receipt);
-        Ok(Answer { note: Some(note), ..Answer::of_json(reply, data, String::new()) })
+        Ok(Answer { note, ..Answer::of_json(reply, data, String::new()) })
     }
 
     /// What a command has to say that moved several files.
@@ -152,7 +152,7 @@ impl Tally {
         });
         match counts.first.take() {
             Some(first) => Err(Failure::Several { first: Box::new(first), data, line: note }),
-            None => Ok(Answer { note: Some(note), ..Answer::of_json(Reply::default(), data, String::new()) }),
+            None => Ok(Answer { note: self.progress.note(note), ..Answer::of_json(Reply::default(), data, String::new()) }),
         }
     }
 
