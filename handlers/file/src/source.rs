@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plugd_core::Status;
+use rustix::buffer::spare_capacity;
 use rustix::fs::{SeekFrom, seek};
-use rustix::io::Errno;
+use rustix::io::{Errno, pread};
 
 use crate::blocking::blocking;
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -46,8 +47,18 @@ impl Source {
 
     /// Reads exactly `range`, which lies within the file as it was.
     pub(crate) fn read(&self, range: Range<u64>) -> Result<Vec<u8>, Status> {
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        self.file.read_exact_at(&mut bytes, range.start).map_err(|error| self.changed().with_detail(error))?;
+        let len = (range.end - range.start) as usize;
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let position = range.start + bytes.len() as u64;
+            match pread(&self.file, spare_capacity(&mut bytes), position) {
+                Ok(0) => return Err(self.changed()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(self.changed().with_detail(error)),
+            }
+        }
+        // Memory is given in larger steps, and the file may have grown.
+        bytes.truncate(len);
         Ok(bytes)
     }
 

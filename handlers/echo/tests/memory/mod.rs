@@ -92,6 +92,12 @@ impl Session {
         tokio::join!(send, self.receiver.answer()).1
     }
 
+    /// Closes the connection from the caller's side, and waits until the call has ended.
+    pub(crate) async fn cut(self) {
+        drop((self.sender, self.receiver));
+        self.server.await.expect("a handler that does not panic");
+    }
+
     /// Drops the handler's future wherever it stands.
     pub(crate) async fn abort(self) {
         self.server.abort();

@@ -177,7 +177,7 @@ pub(crate) async fn put(shared: &Arc<Shared>, call: &mut Call) -> Result<(), Sta
         () = std::future::ready(()) => {}
     }
     let shared = Arc::clone(shared);
-    let prepare = move || Upload::prepare(&shared, order, claim, resume, parents);
+    let prepare = move || Upload::prepare(&shared, order, claim, resume, parents)?.allocate();
     if inflow.is_whole() {
         let receipt = blocking(move || {
             let upload = prepare()?;

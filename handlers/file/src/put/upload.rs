@@ -22,8 +22,8 @@ use crate::space::Reservation;
 use crate::version::Identity;
 use crate::{Shared, refusal};
 
-/// From how many bytes on space is reserved up front: below, a full disk shows soon enough.
-const RESERVED_LEN_LEAST: u64 = 1 << 20;
+/// From how many bytes on space is taken up front: below, a full disk shows soon enough.
+const ALLOCATED_LEN_LEAST: u64 = 1 << 20;
 
 /// The most slices that one system call takes (UIO_MAXIOV).
 const SLICES_MAX: usize = 1024;
@@ -121,14 +121,21 @@ impl Upload {
         }
         let sought = self.partial.file.seek(SeekFrom::Start(self.len));
         sought.map_err(|error| refusal::of(&self.place.path, error))?;
-        if size - self.len.min(size) >= RESERVED_LEN_LEAST {
-            let reserved = fallocate(&self.partial.file, FallocateFlags::KEEP_SIZE, self.len, size - self.len);
+        Ok(())
+    }
+
+    /// Takes the space for the whole file on the disk now, where the file system can: a full disk shows before the first
+    /// byte, and not after the last but one.
+    pub(crate) fn allocate(self) -> Result<Upload, Status> {
+        let missing = self.order.size.unwrap_or(0).saturating_sub(self.len);
+        if missing >= ALLOCATED_LEN_LEAST {
+            let allocated = fallocate(&self.partial.file, FallocateFlags::KEEP_SIZE, self.len, missing);
             // Not every file system can, and what it cannot do now it may still do later.
-            if let Err(error @ (Errno::NOSPC | Errno::DQUOT)) = reserved {
+            if let Err(error @ (Errno::NOSPC | Errno::DQUOT)) = allocated {
                 return Err(refusal::of(&self.place.path, error));
             }
         }
-        Ok(())
+        Ok(self)
     }
 
     /// How many bytes there were in the beginning.
