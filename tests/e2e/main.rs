@@ -2,6 +2,7 @@
 
 mod commands;
 mod connection;
+mod file_server;
 mod files;
 mod knocks;
 mod lifecycle;

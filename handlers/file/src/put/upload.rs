@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use plugd_core::Status;
-use rustix::fs::{AtFlags, FallocateFlags, fallocate, unlinkat};
+use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -129,7 +129,7 @@ impl Upload {
     pub(crate) fn allocate(self) -> Result<Upload, Status> {
         let missing = self.order.size.unwrap_or(0).saturating_sub(self.len);
         if missing >= ALLOCATED_LEN_LEAST {
-            let allocated = fallocate(&self.partial.file, FallocateFlags::KEEP_SIZE, self.len, missing);
+            let allocated = self.shared.publisher.allocate(&self.partial.file, self.len, missing);
             // Not every file system can, and what it cannot do now it may still do later.
             if let Err(error @ (Errno::NOSPC | Errno::DQUOT)) = allocated {
                 return Err(refusal::of(&self.place.path, error));
@@ -407,6 +407,20 @@ mod tests {
         assert_eq!(upload.offset(), 5, "nothing is sent again");
         assert!(upload.finish(&[], None).expect("room").published);
         assert_eq!(fs::read_to_string(root.path().join("a")).expect("the new file"), "hello");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_has_no_room_for_what_is_announced_refuses_it_before_the_first_byte() {
+        let full = Disk { allocate: |_, _, _| Err(Errno::NOSPC), ..Disk::default() };
+        let unable = Disk { allocate: |_, _, _| Err(Errno::OPNOTSUPP), ..Disk::default() };
+        let root = tempfile::tempdir().expect("a directory");
+        let mut upload = prepare(&shared(root.path(), full), None, false).await;
+        upload.order.size = Some(10 << 20);
+        assert_eq!(upload.allocate().expect_err("a full disk").reason(), "no-space");
+        assert_eq!(fs::read_dir(root.path().join(".plugd-uploads")).expect("a directory").count(), 0);
+        let mut upload = prepare(&shared(root.path(), unable), None, false).await;
+        upload.order.size = Some(10 << 20);
+        assert!(upload.allocate().is_ok(), "it may work all the same");
     }
 
     #[tokio::test]
