@@ -29,6 +29,7 @@ pub(crate) struct GetArgs {
     path: PathText,
     /// The digest of the whole file that comes with it: md5 unless told otherwise.
     #[serde(default)]
+    #[schemars(with = "Algorithm")]
     algorithm: Option<Algorithm>,
     /// How many bytes to leave out at the beginning.
     #[serde(default)]
