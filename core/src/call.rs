@@ -1,9 +1,11 @@
 //! One call as its handler sees it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -14,9 +16,9 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use crate::Status;
-use crate::transport::Exchange;
+use crate::transport::{Exchange, FileRest};
 use crate::wire::CHANNEL_MAIN;
+use crate::{Batch, Status};
 
 /// Where a caller is connected from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,14 +208,13 @@ impl Call {
 #[derive(Debug)]
 pub struct Input {
     exchange: Arc<Exchange>,
-    /// What was handed over together with data that was received before.
-    batch: VecDeque<Data>,
+    /// What arrived together with data that was received before.
+    batch: Batch,
 }
 
 impl Input {
-    /// The input of a call; `batch` is empty, and its memory is used.
-    pub(crate) fn new(exchange: Arc<Exchange>, batch: VecDeque<Data>) -> Input {
-        Input { exchange, batch }
+    pub(crate) fn new(exchange: Arc<Exchange>) -> Input {
+        Input { exchange, batch: Batch::default() }
     }
 
     /// Receives the next piece of input on the main channel; see [`Call::recv`].
@@ -242,9 +243,27 @@ impl Input {
     /// Nothing is lost when the future is dropped.
     pub async fn recv_data(&mut self) -> Result<Option<Data>, Status> {
         if self.batch.is_empty() {
-            poll_fn(|cx| self.exchange.poll_recv(cx, &mut self.batch)).await?;
+            self.batch = poll_fn(|cx| self.exchange.poll_recv(cx)).await?;
         }
-        Ok(self.batch.pop_front())
+        Ok(self.batch.next())
+    }
+
+    /// Receives what has arrived together, on any channel, or `None` when the caller has sent it all: for an operation
+    /// that does the same with many short pieces, or passes them on with [`Output::send_batch`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Input::recv_data`].
+    ///
+    /// # Cancellation
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn recv_batch(&mut self) -> Result<Option<Batch>, Status> {
+        let batch = match self.batch.is_empty() {
+            true => poll_fn(|cx| self.exchange.poll_recv(cx)).await?,
+            false => std::mem::take(&mut self.batch),
+        };
+        Ok(Some(batch).filter(|batch| !batch.is_empty()))
     }
 
     /// Receives a whole message on the main channel, or `None` when the caller has sent them all.
@@ -280,12 +299,6 @@ impl Input {
                 return Ok(Some(message.freeze()));
             }
         }
-    }
-}
-
-impl Drop for Input {
-    fn drop(&mut self) {
-        self.exchange.return_batch(std::mem::take(&mut self.batch));
     }
 }
 
@@ -330,6 +343,58 @@ impl Output {
     /// As [`Call::send`].
     pub async fn send_data(&mut self, mut data: Data) -> Result<(), Status> {
         poll_fn(|cx| self.exchange.poll_send(cx, &mut data)).await
+    }
+
+    /// Sends everything that is left in a batch, each piece on its channel and with its borders.
+    ///
+    /// # Errors
+    ///
+    /// As [`Call::send`].
+    ///
+    /// # Cancellation
+    ///
+    /// As [`Call::send`].
+    pub async fn send_batch(&mut self, batch: Batch) -> Result<(), Status> {
+        if poll_fn(|cx| self.exchange.poll_send_batch(cx, &batch)).await? {
+            return Ok(());
+        }
+        for data in batch {
+            self.send_data(data).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a part of a file on the main channel, from where it lies: over a socket on Linux its bytes are never copied
+    /// into this process. It is a message of its own unless `more` says that the message goes on.
+    ///
+    /// The bytes are read while they are written, in the connection's own task. What is not in the system's memory would
+    /// hold up other connections, so read it before, on a thread that may wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`Call::send`]; `aborted` with reason `source-changed` when the file is shorter than the part. When it becomes so
+    /// within a frame whose length was announced already, the connection breaks.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`Call::send`].
+    pub async fn send_file(&mut self, file: &Arc<File>, part: Range<u64>, more: bool) -> Result<(), Status> {
+        let len = part.end.saturating_sub(part.start);
+        let mut rest = FileRest { file: file.clone(), offset: part.start, len, more };
+        poll_fn(|cx| self.exchange.poll_send_file(cx, &mut rest)).await
+    }
+
+    /// Waits until everything that was sent is written to the connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`Call::send`].
+    ///
+    /// # Cancellation
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn written(&mut self) -> Result<(), Status> {
+        poll_fn(|cx| self.exchange.poll_written(cx)).await
     }
 
     /// Sends the handler's own header; see [`Call::head`].

@@ -29,6 +29,7 @@
 //! });
 //! ```
 
+mod batch;
 mod call;
 mod descriptor;
 mod handler;
@@ -40,6 +41,7 @@ mod status;
 pub mod transport;
 pub mod wire;
 
+pub use batch::Batch;
 pub use call::{Call, Caller, Data, Input, Output, Peer, Request};
 pub use descriptor::{Descriptor, NoArguments, Operation, Streaming};
 pub use handler::Handler;

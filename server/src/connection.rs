@@ -18,14 +18,17 @@ use tracing::{Instrument, Level, Span, debug, field, info, info_span, warn};
 use crate::alarm::Alarm;
 use crate::config::ServerSettings;
 use crate::plugin::Route;
-use crate::router::{Halves, Outcome, Router, Then, violated};
-use crate::server::Stopping;
+use crate::router::{Ask, Halves, Outcome, Router, Then, violated};
+use crate::stopping::{Stage, Stopping, Waiting};
 
 /// How long a refused peer, or one that is told that its connection closes, may take to read that.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the input of a call that has ended may go on before its connection is closed: the caller has been told.
 const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The longest opening header that is remembered, in bytes: it holds a plugin and an operation of ordinary names.
+const RECENT_LEN_MAX: usize = 64;
 
 /// What all connections of a server share.
 pub(crate) struct Shared {
@@ -37,9 +40,14 @@ pub(crate) struct Shared {
 }
 
 /// Serves one connection from its first byte to its last.
-pub(crate) async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, peer: Peer, permit: OwnedSemaphorePermit) {
+pub(crate) fn serve(
+    shared: Arc<Shared>,
+    stream: Box<dyn Stream>,
+    peer: Peer,
+    permit: OwnedSemaphorePermit,
+) -> impl Future<Output = ()> + Send {
+    // Made here and not within, where its parts would have their places twice in the memory of an idle connection.
     let mut session = Session {
-        shared: &shared,
         connection: Connection::new(stream, shared.settings.frame_limits),
         caller: Caller::new(peer),
         id: shared.connections.fetch_add(1, Ordering::Relaxed),
@@ -47,15 +55,18 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, peer: Pe
         calls: 0,
         alarm: Alarm::default(),
         has_last_words: true,
+        shared,
+        _permit: permit,
     };
-    // What is on the heap costs an idle connection nothing.
-    if Box::pin(session.greet()).await {
-        session.serve_calls().await;
+    async move {
+        // What is on the heap costs an idle connection nothing.
+        if Box::pin(session.greet()).await {
+            session.serve_calls().await;
+        }
+        if session.has_last_words {
+            Box::pin(session.close()).await;
+        }
     }
-    if session.has_last_words {
-        Box::pin(session.close()).await;
-    }
-    drop(permit);
 }
 
 /// Tells a peer that the server has no room for it.
@@ -70,8 +81,8 @@ pub(crate) async fn turn_away(shared: Arc<Shared>, stream: Box<dyn Stream>, perm
     drop(permit);
 }
 
-struct Session<'a> {
-    shared: &'a Shared,
+struct Session {
+    shared: Arc<Shared>,
     connection: Connection,
     caller: Caller,
     id: u64,
@@ -81,6 +92,8 @@ struct Session<'a> {
     alarm: Alarm,
     /// Whether somebody may still be there to hear them; a peer that has gone needs no close of ours.
     has_last_words: bool,
+    /// Held until the connection is gone.
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Why no call follows on a connection.
@@ -91,15 +104,34 @@ enum Leave {
     Draining,
 }
 
-impl Session<'_> {
+/// The opening header of the call before, when it held a command and nothing else: busy callers send the same again and
+/// again, and reading and finding it is a tenth of a short call.
+struct Recent<'r> {
+    header: [u8; RECENT_LEN_MAX],
+    header_len: usize,
+    route: Route<'r>,
+}
+
+impl<'r> Recent<'r> {
+    fn new(header: &[u8], route: Route<'r>) -> Option<Recent<'r>> {
+        let mut recent = Recent { header: [0; RECENT_LEN_MAX], header_len: header.len(), route };
+        recent.header.get_mut(..header.len())?.copy_from_slice(header);
+        Some(recent)
+    }
+
+    fn header(&self) -> &[u8] {
+        &self.header[..self.header_len]
+    }
+}
+
+impl Session {
     /// Reads the hello; afterwards the connection takes calls, or is to be closed.
     async fn greet(&mut self) -> bool {
         let allowed = self.shared.settings.header_timeout;
         let peer = &self.caller.peer;
-        let draining = self.shared.stopping.draining();
         let greeted = tokio::select! {
             greeted = timeout(allowed, self.connection.greet()) => greeted,
-            () = draining.cancelled() => {
+            () = self.shared.stopping.reached(Stage::Draining) => {
                 self.connection.say_hello();
                 self.take_leave(Leave::Draining);
                 return false;
@@ -132,15 +164,15 @@ impl Session<'_> {
     }
 
     async fn serve_calls(&mut self) {
-        let (draining, ended) = (self.shared.stopping.draining(), self.shared.stopping.ended());
-        let (mut draining, mut ended) = (pin!(draining.cancelled()), pin!(ended.cancelled()));
+        let shared = self.shared.clone();
+        let mut stopping = pin!(shared.stopping.waiting());
         loop {
-            let payload = match self.next(draining.as_mut()).await {
+            let payload = match self.next(stopping.as_mut()).await {
                 Ok(payload) => payload,
                 Err(leave) => return self.take_leave(leave),
             };
             // What a call needs is on the heap only while calls last.
-            match Box::pin(self.serve_burst(payload, ended.as_mut())).await {
+            match Box::pin(self.serve_burst(payload, stopping.as_mut())).await {
                 Ok(Then::Continue) => {}
                 Ok(Then::Close) => return,
                 Ok(Then::Drop) => return self.has_last_words = false,
@@ -150,14 +182,12 @@ impl Session<'_> {
     }
 
     /// Serves a call, and those that have arrived behind it.
-    async fn serve_burst(
-        &mut self,
-        mut payload: Bytes,
-        mut ended: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<Then, Leave> {
+    async fn serve_burst(&mut self, mut payload: Bytes, mut stopping: Pin<&mut Waiting<'_>>) -> Result<Then, Leave> {
+        let shared = self.shared.clone();
+        let mut recent = None;
         loop {
             self.calls += 1;
-            let then = self.serve_call(&payload, ended.as_mut()).await?;
+            let then = self.serve_call(&shared.router, &payload, &mut recent, stopping.as_mut()).await?;
             if then != Then::Continue {
                 return Ok(then);
             }
@@ -169,7 +199,7 @@ impl Session<'_> {
     }
 
     /// Waits for the next opening header.
-    async fn next(&mut self, mut draining: Pin<&mut impl Future<Output = ()>>) -> Result<Bytes, Leave> {
+    async fn next(&mut self, mut stopping: Pin<&mut Waiting<'_>>) -> Result<Bytes, Leave> {
         let settings = &self.shared.settings;
         // Calls that are there already cost no look at the clock.
         let mut waiting_since = None;
@@ -180,7 +210,7 @@ impl Session<'_> {
                 return Poll::Ready(next.map_err(Leave::Departed));
             }
             let since = *waiting_since.get_or_insert_with(Instant::now);
-            if self.shared.stopping.is_draining() || draining.as_mut().poll(cx).is_ready() {
+            if stopping.as_mut().poll(cx, Stage::Draining).is_ready() {
                 return Poll::Ready(Err(Leave::Draining));
             }
             // While answers wait for a slow reader, that is what is waited for; each that it takes is a sign of life.
@@ -244,10 +274,16 @@ impl Session<'_> {
     }
 
     /// Serves one call to its end on both sides.
-    async fn serve_call(&mut self, payload: &Bytes, ended: Pin<&mut impl Future<Output = ()>>) -> Result<Then, Leave> {
+    async fn serve_call<'r>(
+        &mut self,
+        router: &'r Router,
+        payload: &Bytes,
+        recent: &mut Option<Recent<'r>>,
+        stopping: Pin<&mut Waiting<'_>>,
+    ) -> Result<Then, Leave> {
         let started = tracing::enabled!(target: "plugd::call", Level::INFO).then(Instant::now);
         let span = self.span();
-        let outcome = self.answer(payload, ended, &span).instrument(span.clone()).await;
+        let outcome = self.answer(router, payload, recent, stopping, &span).instrument(span.clone()).await;
         if started.is_some() || outcome.end.status.code() == Code::Internal {
             let elapsed = started.map(|started| started.elapsed());
             span.in_scope(|| log(&outcome.end.status, elapsed, self.connection.traffic()));
@@ -265,32 +301,37 @@ impl Session<'_> {
         )
     }
 
-    async fn answer(&mut self, payload: &Bytes, ended: Pin<&mut impl Future<Output = ()>>, span: &Span) -> Outcome {
-        let router = &self.shared.router;
-        let (open, route) = match open(router, payload, span) {
-            Ok(found) => found,
+    async fn answer<'r>(
+        &mut self,
+        router: &'r Router,
+        payload: &Bytes,
+        recent: &mut Option<Recent<'r>>,
+        stopping: Pin<&mut Waiting<'_>>,
+        span: &Span,
+    ) -> Outcome {
+        let ask = match ask(router, payload, recent, span) {
+            Ok(ask) => ask,
             Err(status) => {
                 self.connection.begin_refused();
                 return Outcome { end: status.into(), then: Then::Continue };
             }
         };
         let (input, output, watch) = self.connection.begin();
-        router.run(route, open, self.caller.clone(), Halves { input, output, watch }, ended).await
+        router.run(ask, self.caller.clone(), Halves { input, output, watch }, stopping).await
     }
 
     async fn finish(&mut self, outcome: Outcome) -> Result<Then, Leave> {
         let then = match outcome.then {
             Then::Drop => return Ok(Then::Drop),
-            Then::Continue if self.shared.stopping.is_draining() => Then::Close,
+            Then::Continue if self.shared.stopping.is_at(Stage::Draining) => Then::Close,
             then => then,
         };
         if self.connection.finish(&outcome.end, then == Then::Close).map_err(Leave::Departed)? {
             return Ok(then);
         }
-        let draining = self.shared.stopping.draining();
         tokio::select! {
             finished = self.connection.input_end() => finished.map(|()| then).map_err(Leave::Departed),
-            () = draining.cancelled() => Err(Leave::Draining),
+            () = self.shared.stopping.reached(Stage::Draining) => Err(Leave::Draining),
             () = sleep(LEFTOVER_TIMEOUT) => {
                 Err(Leave::TooSlow { what: "end of input", allowed: LEFTOVER_TIMEOUT })
             }
@@ -299,8 +340,7 @@ impl Session<'_> {
 
     /// Lets the peer read what is left for it, as long as it takes some of it now and then and the server waits.
     async fn flush(&mut self) {
-        let ended = self.shared.stopping.ended();
-        let mut ended = pin!(ended.cancelled());
+        let mut ended = pin!(self.shared.stopping.reached(Stage::Ended));
         let idle_timeout = self.shared.settings.idle_timeout;
         let mut unwritten_len = self.connection.unwritten_len();
         loop {
@@ -330,12 +370,23 @@ impl Session<'_> {
 }
 
 /// Reads the opening header, and finds what it names.
-fn open<'p, 'r>(router: &'r Router, payload: &'p Bytes, span: &Span) -> Result<(Open<'p>, Route<'r>), Status> {
+fn ask<'r>(
+    router: &'r Router,
+    payload: &Bytes,
+    recent: &mut Option<Recent<'r>>,
+    span: &Span,
+) -> Result<Ask<'r>, Status> {
+    if span.is_disabled()
+        && let Some(recent) = recent.as_ref().filter(|recent| recent.header() == &**payload)
+    {
+        return Ok(Ask::bare(recent.route));
+    }
     let open = Open::decode(payload)
         .map_err(|error| Status::invalid_argument("malformed-header", error.to_string()).with_origin(Origin::Server))?;
     span.record("command", field::debug(&open.command));
-    let route = router.find(&open)?;
-    Ok((open, route))
+    let ask = router.find(open)?;
+    *recent = ask.as_bare().and_then(|route| Recent::new(payload, route));
+    Ok(ask)
 }
 
 /// One line a call. What the caller did wrong or gave up is ordinary; what the server did wrong is not. The time is not

@@ -33,6 +33,7 @@ mod logging;
 mod plugin;
 mod router;
 mod server;
+mod stopping;
 
 pub use address::{AddressError, DEFAULT_PORT, ListenAddress};
 pub use cli::main;

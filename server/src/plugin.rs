@@ -60,6 +60,7 @@ pub(crate) struct Plugins {
 }
 
 /// A command that was found.
+#[derive(Clone, Copy)]
 pub(crate) struct Route<'a> {
     pub(crate) plugin: &'a Plugin,
     pub(crate) operation_name: &'a Arc<str>,

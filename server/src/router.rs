@@ -1,18 +1,22 @@
 //! Takes a call to its handler, and turns whatever comes of it into the one end of that call.
 
 use std::any::Any;
-use std::future::Future;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use plugd_core::transport::{Interrupt, Violation, Watch};
 use plugd_core::wire::{End, FrameError, Open};
 use plugd_core::{Call, Caller, Code, Input, Origin, Output, Request, Status};
+use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::plugin::{Plugins, Route};
+use crate::stopping::{Stage, Waiting};
 
 /// Finds plugins and runs their handlers.
 pub(crate) struct Router {
@@ -54,6 +58,36 @@ enum Stop {
     Drain,
 }
 
+impl Stop {
+    fn of(ended: Result<Result<(), Status>, Box<dyn Any + Send>>) -> Stop {
+        match ended {
+            Ok(result) => Stop::Returned(result),
+            Err(panic) => Stop::Panicked(panic),
+        }
+    }
+}
+
+/// What a call asks for, as far as the server needs to know.
+pub(crate) struct Ask<'r> {
+    route: Route<'r>,
+    args: Option<Box<RawValue>>,
+    metadata: BTreeMap<String, String>,
+    deadline: Option<Duration>,
+}
+
+impl<'r> Ask<'r> {
+    /// A call of a command and nothing else.
+    pub(crate) fn bare(route: Route<'r>) -> Ask<'r> {
+        Ask { route, args: None, metadata: BTreeMap::new(), deadline: None }
+    }
+
+    /// The command's route, when the caller said nothing else.
+    pub(crate) fn as_bare(&self) -> Option<Route<'r>> {
+        let is_bare = self.args.is_none() && self.metadata.is_empty() && self.deadline.is_none();
+        is_bare.then_some(self.route)
+    }
+}
+
 impl Router {
     pub(crate) fn new(plugins: Plugins, grace: Duration) -> Router {
         Router { plugins, grace }
@@ -64,35 +98,31 @@ impl Router {
     /// # Errors
     ///
     /// The status that refuses the call.
-    pub(crate) fn find(&self, open: &Open<'_>) -> Result<Route<'_>, Status> {
+    pub(crate) fn find(&self, open: Open<'_>) -> Result<Ask<'_>, Status> {
         let route = self.plugins.find(&open.command)?;
         if let Some(args) = &open.args {
             route.operation.check_args(args.get()).map_err(|status| status.with_origin(Origin::Server))?;
         }
-        Ok(route)
+        let Open { args, deadline_ms, metadata, .. } = open;
+        Ok(Ask { route, args, metadata, deadline: deadline_ms.map(Duration::from_millis) })
     }
 
-    /// Runs one call to its end. `draining_over` resolves when a stopping server waits no longer.
+    /// Runs one call to its end, which a stopping server waits for until it comes to the last stage.
     pub(crate) async fn run(
         &self,
-        route: Route<'_>,
-        open: Open<'_>,
+        ask: Ask<'_>,
         caller: Caller,
         halves: Halves,
-        draining_over: Pin<&mut impl Future<Output = ()>>,
+        stopping: Pin<&mut Waiting<'_>>,
     ) -> Outcome {
         let Halves { input, output, watch } = halves;
-        let limit = shorter(open.deadline_ms.map(Duration::from_millis), route.plugin.deadline_max);
+        let Ask { route, args, metadata, deadline } = ask;
+        let limit = shorter(deadline, route.plugin.deadline_max);
         let deadline = limit.map(|limit| Instant::now() + limit);
-        let request = Request {
-            plugin: route.plugin.name.clone(),
-            operation: route.operation_name.clone(),
-            args: open.args,
-            metadata: open.metadata,
-            deadline,
-        };
+        let names = (route.plugin.name.clone(), route.operation_name.clone());
+        let request = Request { plugin: names.0, operation: names.1, args, metadata, deadline };
         let mut call = Call::new(request, caller, input, output);
-        let (status, then) = self.supervise(&route, &mut call, &watch, deadline, limit, draining_over).await;
+        let (status, then) = self.supervise(&route, &mut call, &watch, deadline, limit, stopping).await;
         Outcome { end: End { status, trailer: call.take_trailer() }, then }
     }
 
@@ -103,7 +133,7 @@ impl Router {
         watch: &Watch,
         deadline: Option<Instant>,
         limit: Option<Duration>,
-        draining_over: Pin<&mut impl Future<Output = ()>>,
+        mut stopping: Pin<&mut Waiting<'_>>,
     ) -> (Status, Then) {
         // A handler may also panic before it has made its future, and while the future is dropped.
         let begin = move || {
@@ -115,15 +145,16 @@ impl Router {
             Err(panic) => return decide(Stop::Panicked(panic), limit),
         };
         let mut handling = AssertUnwindSafe(handling).catch_unwind();
+        // A short call never waits, and needs neither the watch nor a timer.
+        if let Poll::Ready(ended) = poll_fn(|cx| Poll::Ready(handling.poll_unpin(cx))).await {
+            return decide(Stop::of(ended), limit);
+        }
         let stop = tokio::select! {
             biased;
-            ended = &mut handling => match ended {
-                Ok(result) => Stop::Returned(result),
-                Err(panic) => Stop::Panicked(panic),
-            },
+            ended = &mut handling => Stop::of(ended),
             interrupt = watch.interrupted() => Stop::Interrupted(interrupt),
             () = passed(deadline) => Stop::Deadline,
-            () = draining_over => Stop::Drain,
+            () = poll_fn(|cx| stopping.as_mut().poll(cx, Stage::Ended)) => Stop::Drain,
         };
         let handler_ended = matches!(stop, Stop::Returned(_) | Stop::Panicked(_));
         let (status, then) = decide(stop, limit);

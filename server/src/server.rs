@@ -1,7 +1,7 @@
 //! A server from bind to stop.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::connection::{self, Shared};
 use crate::listener::Listener;
 use crate::plugin::Plugins;
 use crate::router::Router;
+use crate::stopping::{Stage, Stopping};
 
 /// How long the accept loop rests after an error such as "too many open files", which only time mends.
 const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
@@ -61,31 +62,6 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Both steps of stopping.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Stopping {
-    draining: CancellationToken,
-    /// The same, to be looked at without a lock: every call asks.
-    is_draining: Arc<AtomicBool>,
-    ended: CancellationToken,
-}
-
-impl Stopping {
-    /// Cancelled when no new call is to begin; a token of the connection's own, so that waiting on it shares no lock.
-    pub(crate) fn draining(&self) -> CancellationToken {
-        self.draining.child_token()
-    }
-
-    /// Cancelled when running calls are to be ended.
-    pub(crate) fn ended(&self) -> CancellationToken {
-        self.ended.child_token()
-    }
-
-    pub(crate) fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Relaxed)
-    }
-}
-
 /// Tells a running server to stop.
 #[derive(Debug, Clone)]
 pub struct Control {
@@ -97,8 +73,7 @@ impl Control {
     /// Stops accepting connections and beginning calls; calls that run may finish within the drain time. A call that
     /// has not, ends with origin `drain`.
     pub fn drain(&self) {
-        self.stopping.is_draining.store(true, Ordering::Relaxed);
-        self.stopping.draining.cancel();
+        self.stopping.advance(Stage::Draining);
     }
 
     /// Stops at once: connections are dropped where they are, and [`Server::run`] returns.
@@ -170,7 +145,7 @@ impl Server {
             accepting.spawn(accept(listener, shared.clone(), connections.clone()));
         }
         tokio::select! {
-            () = control.stopping.draining.cancelled() => {}
+            () = control.stopping.reached(Stage::Draining) => {}
             () = control.at_once.cancelled() => {}
         }
         accepting.shutdown().await;
@@ -250,7 +225,7 @@ async fn drain(shared: &Shared, connections: &mut JoinSet<()>) {
     if timeout(settings.drain_timeout, all_ended(connections)).await.is_ok() {
         return info!("drained");
     }
-    shared.stopping.ended.cancel();
+    shared.stopping.advance(Stage::Ended);
     match timeout(settings.grace + LAST_ENDS_TIMEOUT, all_ended(connections)).await {
         Ok(()) => info!("drained; the last calls were ended"),
         Err(_) => warn!("connections dropped that did not end"),

@@ -1,5 +1,6 @@
 //! End-to-end tests: real sockets, and real processes where a process is what matters.
 
+mod bench;
 mod commands;
 mod connection;
 mod file_server;

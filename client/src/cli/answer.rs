@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::exit;
+use super::failure::Failure;
 use crate::Reply;
 
 /// What a verb has to say, for people and for programs; the caller prints one of the two.
@@ -16,6 +17,8 @@ pub(crate) struct Answer {
     pub(crate) text: String,
     /// A line for people on stderr.
     pub(crate) note: Option<String>,
+    /// What went wrong although there is an answer; it then decides the exit code.
+    pub(crate) failure: Option<Failure>,
     /// The exit code.
     pub(crate) exit: u8,
 }

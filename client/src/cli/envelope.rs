@@ -4,7 +4,7 @@
 //! ok      boolean: whether the verb did what was asked
 //! status  object, how the call ended: code, name, reason, message, origin, retry; absent when no end arrived
 //! head    object, the handler's own header, or null
-//! data    the payload: text; for list, describe, ping, ls, stat, get and put a JSON value; absent when it is no UTF-8
+//! data    the payload: text; for list, describe, ping, ls, stat, get, put and bench a JSON value; absent when it is no UTF-8
 //! data_base64  string, the payload when it is no UTF-8 text; absent otherwise
 //! side    object, by channel number: objects with data or data_base64, as above
 //! trailer object, what the handler adds to the end, or null
@@ -66,6 +66,9 @@ struct ErrorObject {
 impl Envelope {
     pub(crate) fn of(result: &Result<Answer, Failure>) -> Envelope {
         match result {
+            Ok(Answer { failure: Some(failure), data: Some(data), .. }) => {
+                Envelope { payload: Payload::Json(data.clone()), ..Envelope::of_failure(failure) }
+            }
             Ok(answer) => Envelope::of_reply(&answer.reply, answer.data.as_ref()),
             Err(failure) => Envelope::of_failure(failure),
         }

@@ -5,6 +5,7 @@
 
 mod answer;
 mod arguments;
+mod bench;
 mod call;
 mod describe;
 mod directory;
@@ -102,6 +103,7 @@ async fn answer(options: &Options, signals: &mut Signals) -> Result<Answer, Fail
 
 async fn report(options: &Options, result: &Result<Answer, Failure>) -> u8 {
     let exit = match result {
+        Ok(Answer { failure: Some(failure), .. }) => exit::of_failure(failure),
         Ok(answer) => answer.exit,
         Err(failure) if matches!(options.verb, Verb::Exec(_)) => exit::of_exec_failure(failure),
         Err(failure) => exit::of_failure(failure),
@@ -115,10 +117,12 @@ async fn report(options: &Options, result: &Result<Answer, Failure>) -> u8 {
         output::complain(&failure);
         return if exit == exit::OK { exit::LOCAL } else { exit };
     }
+    if let Ok(answer) = result {
+        output::note(answer.note.as_deref());
+    }
     match result {
-        Ok(answer) => output::note(answer.note.as_deref()),
-        Err(_) if options.json => {}
-        Err(failure) => drop(output::complain(failure)),
+        Ok(Answer { failure: Some(failure), .. }) | Err(failure) if !options.json => drop(output::complain(failure)),
+        _ => {}
     }
     exit
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::bench::options::Bench;
 use super::failure::Failure;
-use super::{call, get, put};
+use super::{bench, call, get, put};
 use crate::ServerAddress;
 
 const AFTER_HELP: &str = "\
@@ -27,7 +28,7 @@ Exit codes:
 With --json, one line on stdout holds the result or the failure:
   {\"ok\": true, \"status\": {\"code\": 0, \"name\": \"ok\", \"reason\": \"\", \"message\": \"\",
    \"origin\": \"handler\", \"retry\": false}, \"head\": null, \"data\": \"text\", \"side\": {}, \"trailer\": null}
-  \"data\" is text, or a JSON value for list, describe, ping, ls, stat, get and put; bytes that are no
+  \"data\" is text, or a JSON value for list, describe, ping, ls, stat, get, put and bench; bytes that are no
   UTF-8 stand in \"data_base64\" instead. \"side\" holds side channels by number, in the same way.
   When this side fails there is no \"status\" but \"error\": {\"kind\": \"connect\", \"message\": \"...\"};
   kinds are connect, lost, protocol, usage, io, limit and signal. At most 64 MiB of payload are collected.";
@@ -51,7 +52,7 @@ pub(crate) struct Options {
     #[arg(short, long, env = "PLUG_SERVER", value_name = "URL", global = true, default_value_t)]
     pub(crate) server: ServerAddress,
 
-    /// The time that the call may take once connected, such as 500ms, 30s or 5m; the server is told
+    /// The time that the call may take once connected, such as 500ms, 30s or 5m; the server is told. For bench, each call
     #[arg(long, value_name = "TIME", global = true, value_parser = parse_timeout)]
     pub(crate) timeout: Option<Duration>,
 
@@ -92,6 +93,9 @@ pub(crate) enum Verb {
     Stat(Stat),
     /// Run a command, with stdin, stdout, stderr and exit code handed through
     Exec(Exec),
+    /// Load a command, and measure how many answers come and how fast
+    #[command(after_help = bench::options::AFTER_HELP)]
+    Bench(Bench),
 }
 
 #[derive(Debug, Args)]
@@ -176,6 +180,7 @@ impl Verb {
             Verb::Call(options) => call::arguments(options).map(drop),
             Verb::Get(options) => get::target(options, json).map(drop),
             Verb::Put(options) => put::remote_name(options).map(drop),
+            Verb::Bench(options) => options.arguments().map(drop),
             _ => Ok(()),
         }
     }

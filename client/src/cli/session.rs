@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::Answer;
 use super::failure::Failure;
 use super::options::{Options, Verb};
-use super::{call, describe, directory, exec, get, list, ls, ping, put, stat};
+use super::{bench, call, describe, directory, exec, get, list, ls, ping, put, stat};
 use crate::{Client, Exchange, Open, REPLY_LEN_MAX, Reply, Status};
 
 /// How much longer than its deadline a call is waited for: the server's own word on it is worth more than ours.
@@ -41,7 +41,9 @@ impl<'o> Session<'o> {
 
     /// Runs the verb, for no longer than `--timeout` says.
     pub(crate) async fn run(&mut self, verb: &Verb) -> Result<Answer, Failure> {
-        let Some(timeout) = self.options.timeout else {
+        // A bench makes many calls, each of which has that time.
+        let timeout = self.options.timeout.filter(|_| !matches!(verb, Verb::Bench(_)));
+        let Some(timeout) = timeout else {
             return self.run_verb(verb).await;
         };
         let limit = self.started + timeout + DEADLINE_SLACK;
@@ -59,21 +61,28 @@ impl<'o> Session<'o> {
             Verb::Ls(options) => ls::run(self, options).await,
             Verb::Stat(options) => stat::run(self, options).await,
             Verb::Exec(options) => exec::run(self, options).await,
+            Verb::Bench(options) => bench::run(self, options).await,
         }
     }
 
     /// Opens a call.
     pub(crate) async fn open(&mut self, command: &str, args: Map<String, Value>) -> Result<Exchange<'_>, Failure> {
+        let header = self.header(command, &args);
+        Ok(self.client.open(&header).await?)
+    }
+
+    /// The opening header of a call, with the time that is left for it.
+    pub(crate) fn header<'c>(&self, command: &'c str, args: &Map<String, Value>) -> Open<'c> {
         let mut open = Open::new(command);
         if !args.is_empty() {
-            open.args = Some(serde_json::value::to_raw_value(&args).expect("a JSON value always serialises"));
+            open.args = Some(serde_json::value::to_raw_value(args).expect("a JSON value always serialises"));
         }
         if let Some(timeout) = self.options.timeout {
             let left = timeout.saturating_sub(self.started.elapsed());
             // Rounded up, so that the server speaks of the time that was asked for.
             open.deadline_ms = Some(left.as_nanos().div_ceil(1_000_000) as u64);
         }
-        Ok(self.client.open(&open).await?)
+        open
     }
 
     /// Makes a call without input, and holds its answer.

@@ -1,6 +1,7 @@
 //! One call on a connection: the frames of its caller, the answers of its handler, and what interrupts both.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -12,11 +13,11 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Departure, Inbound, Outbound, Stream};
+use super::{Departure, FilePart, Inbound, Outbound, Stream};
 use crate::wire::{
-    CHANNEL_MAIN, End, FRAME_HEADER_LEN, Frame, FrameError, FrameHeader, FrameLimits, HEADER_LEN_MAX, Kind,
+    CHANNEL_MAIN, DATA_LEN_MAX_DEFAULT, End, FrameError, FrameHeader, FrameLimits, HEADER_LEN_MAX, Kind,
 };
-use crate::{Data, Status};
+use crate::{Batch, Data, Status};
 
 /// How many bytes of input are read ahead of a handler, at the least one frame: enough to keep a fast caller busy.
 const READ_AHEAD_MAX: usize = 256 << 10;
@@ -100,10 +101,9 @@ pub(super) struct Inner {
     pub(super) state: State,
     /// Whether a CANCEL may still belong to the latest call.
     pub(super) cancel_may_come: bool,
-    queue: VecDeque<Data>,
+    /// What was read ahead of the handler.
+    queue: VecDeque<Batch>,
     queue_len: usize,
-    /// An empty batch that the next call's input uses.
-    pub(super) batch: VecDeque<Data>,
     /// What the caller did, until the watch reports it.
     interrupt: Option<Interrupt>,
     /// What receiving and sending fail with, once the router has decided.
@@ -111,6 +111,8 @@ pub(super) struct Inner {
     stop_token: Option<CancellationToken>,
     receiver: Option<Waker>,
     sender: Option<Waker>,
+    /// Whether the sender waits until everything is written, and not only for room.
+    awaits_written: bool,
     head_allowed: bool,
     pub(super) traffic: Traffic,
 }
@@ -126,12 +128,12 @@ impl Exchange {
             cancel_may_come: false,
             queue: VecDeque::new(),
             queue_len: 0,
-            batch: VecDeque::new(),
             interrupt: None,
             stopped: None,
             stop_token: None,
             receiver: None,
             sender: None,
+            awaits_written: false,
             head_allowed: false,
             traffic: Traffic::default(),
         })))
@@ -146,9 +148,14 @@ impl Exchange {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands what has arrived of the input over to `batch`, which is empty; it stays empty at the end of the input.
-    pub(crate) fn poll_recv(&self, cx: &mut Context<'_>, batch: &mut VecDeque<Data>) -> Poll<Result<(), Status>> {
-        self.lock().poll_recv(cx, batch)
+    /// Hands over what has arrived of the input; it is empty at the end of the input.
+    pub(crate) fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<Result<Batch, Status>> {
+        self.lock().poll_recv(cx)
+    }
+
+    /// Queues a whole batch when the caller takes its frames as they are; false when it does not.
+    pub(crate) fn poll_send_batch(&self, cx: &mut Context<'_>, batch: &Batch) -> Poll<Result<bool, Status>> {
+        self.lock().poll_send_batch(cx, batch)
     }
 
     /// Queues as much of `data` as there is room for, and leaves the rest; ready when nothing is left.
@@ -156,10 +163,14 @@ impl Exchange {
         self.lock().poll_send(cx, data)
     }
 
-    /// Gives a batch back.
-    pub(crate) fn return_batch(&self, mut batch: VecDeque<Data>) {
-        batch.clear();
-        self.lock().batch = batch;
+    /// Queues as much of a file's part as there is room for, and leaves the rest; ready when nothing is left.
+    pub(crate) fn poll_send_file(&self, cx: &mut Context<'_>, rest: &mut FileRest) -> Poll<Result<(), Status>> {
+        self.lock().poll_send_file(cx, rest)
+    }
+
+    /// Ready when everything that was sent is written.
+    pub(crate) fn poll_written(&self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        self.lock().poll_written(cx)
     }
 
     /// Queues the handler's own header.
@@ -214,15 +225,15 @@ impl Inner {
         self.sender = None;
     }
 
-    fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut VecDeque<Data>) -> Poll<Result<(), Status>> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Batch, Status>> {
         loop {
             if let Some(status) = &self.stopped {
                 return Poll::Ready(Err(status.clone()));
             }
-            self.fill_batch(batch);
+            let batch = self.next_batch();
             let is_end = self.interrupt.is_none() && self.state == State::InputEnded;
             if is_end || !batch.is_empty() {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(batch));
             }
             if self.interrupt.is_some() || !self.advance(cx).is_ready() {
                 remember(&mut self.receiver, cx);
@@ -231,26 +242,24 @@ impl Inner {
         }
     }
 
-    /// Hands over a bounded part of what has arrived: first what was read ahead, then what was not looked at yet.
-    fn fill_batch(&mut self, batch: &mut VecDeque<Data>) {
-        let mut batch_len = 0;
-        while batch_len < BATCH_LEN_MAX
-            && let Some(data) = self.queue.pop_front()
-        {
-            self.queue_len -= cost(&data);
-            batch_len += data.payload.len() + FRAME_HEADER_LEN;
-            batch.push_back(data);
+    /// A bounded part of what has arrived: what was read ahead, or else what was not looked at yet.
+    fn next_batch(&mut self) -> Batch {
+        if let Some(batch) = self.queue.pop_front() {
+            self.queue_len -= batch.cost();
+            return batch;
         }
-        if self.queue.is_empty() && self.state == State::Input && self.interrupt.is_none() {
-            let received = self.inbound.take_data(batch, BATCH_LEN_MAX.saturating_sub(batch_len));
-            self.traffic.received += received as u64;
-            if self.inbound.take_end_of_input() {
-                self.state = State::InputEnded;
-            }
+        if self.state != State::Input || self.interrupt.is_some() {
+            return Batch::default();
         }
+        let batch = self.inbound.take_batch(BATCH_LEN_MAX);
+        self.traffic.received += batch.payload_len() as u64;
+        if self.inbound.take_end_of_input() {
+            self.state = State::InputEnded;
+        }
+        batch
     }
 
-    /// Queues one more frame of the caller, or reads one more time, or notes an interrupt; pending when none is possible.
+    /// Queues more frames of the caller, or reads one more time, or notes an interrupt; pending when none is possible.
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.take_input() {
             Ok(true) => return Poll::Ready(()),
@@ -268,7 +277,7 @@ impl Inner {
         Poll::Ready(())
     }
 
-    /// Takes one frame of the present call off the inbound half. Frames of the next call stay where they are.
+    /// Takes frames of the present call off the inbound half. Frames of the next call stay where they are.
     fn take_input(&mut self) -> Result<bool, Violation> {
         let header = match self.inbound.peek() {
             Ok(Some(header)) => header,
@@ -280,22 +289,30 @@ impl Inner {
         if self.state == State::InputEnded && header.kind != Kind::Cancel {
             return Ok(false);
         }
+        if header.kind == Kind::Data {
+            return Ok(self.take_batch());
+        }
         let Some(frame) = self.inbound.take()? else {
             return Ok(false);
         };
-        self.accept_input(frame)?;
+        self.accept_input(frame.header.kind)?;
         Ok(true)
     }
 
-    fn accept_input(&mut self, frame: Frame) -> Result<(), Violation> {
-        match frame.header.kind {
-            Kind::Data => {
-                self.traffic.received += u64::from(frame.header.payload_len);
-                let FrameHeader { channel, more, .. } = frame.header;
-                let data = Data { channel, more, payload: frame.payload };
-                self.queue_len += cost(&data);
-                self.queue.push_back(data);
-            }
+    /// Reads data ahead of the handler; false while the next frame is not whole.
+    fn take_batch(&mut self) -> bool {
+        let batch = self.inbound.take_batch(BATCH_LEN_MAX);
+        let is_some = !batch.is_empty();
+        if is_some {
+            self.traffic.received += batch.payload_len() as u64;
+            self.queue_len += batch.cost();
+            self.queue.push_back(batch);
+        }
+        is_some
+    }
+
+    fn accept_input(&mut self, kind: Kind) -> Result<(), Violation> {
+        match kind {
             Kind::EndOfInput => self.state = State::InputEnded,
             Kind::Cancel => {
                 self.state = State::InputEnded;
@@ -318,24 +335,73 @@ impl Inner {
     #[inline]
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Data) -> Poll<Result<(), Status>> {
         loop {
-            if let Some(status) = &self.stopped {
-                return Poll::Ready(Err(status.clone()));
-            }
-            if self.outbound.len() >= WRITE_AHEAD_MAX {
-                self.flush(cx);
-                if self.interrupt.is_some() || self.outbound.len() >= WRITE_AHEAD_MAX {
-                    remember(&mut self.sender, cx);
-                    return Poll::Pending;
-                }
-            }
+            ready!(self.poll_room(cx))?;
             if !self.push_data(data) {
                 return Poll::Ready(Ok(()));
             }
         }
     }
 
+    fn poll_send_batch(&mut self, cx: &mut Context<'_>, batch: &Batch) -> Poll<Result<bool, Status>> {
+        ready!(self.poll_room(cx))?;
+        let Some(frames) = batch.frames_within(self.caller_data_len_max) else {
+            return Poll::Ready(Ok(false));
+        };
+        self.head_allowed = false;
+        self.traffic.sent += batch.payload_len() as u64;
+        self.outbound.push_frames(frames);
+        Poll::Ready(Ok(true))
+    }
+
+    fn poll_send_file(&mut self, cx: &mut Context<'_>, rest: &mut FileRest) -> Poll<Result<(), Status>> {
+        while rest.len > 0 {
+            ready!(self.poll_room(cx))?;
+            let len = rest.len.min(self.caller_data_len_max.min(DATA_LEN_MAX_DEFAULT).into());
+            // Once its length is announced, a frame can only be kept or the connection be broken.
+            rest.ensure_holds(len)?;
+            self.head_allowed = false;
+            self.traffic.sent += len;
+            let part = FilePart { file: rest.file.clone(), offset: rest.offset, len: len as usize };
+            rest.offset += len;
+            rest.len -= len;
+            let header = FrameHeader { more: rest.more || rest.len > 0, ..FrameHeader::new(Kind::Data, len as u32) };
+            self.outbound.push_file(header, part);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        if let Some(status) = &self.stopped {
+            return Poll::Ready(Err(status.clone()));
+        }
+        self.flush(cx);
+        if self.interrupt.is_none() && self.outbound.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.awaits_written = true;
+        remember(&mut self.sender, cx);
+        Poll::Pending
+    }
+
+    /// Waits until there is room for more output.
+    #[inline]
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        if let Some(status) = &self.stopped {
+            return Poll::Ready(Err(status.clone()));
+        }
+        if self.outbound.len() >= WRITE_AHEAD_MAX {
+            self.flush(cx);
+            if self.interrupt.is_some() || self.outbound.len() >= WRITE_AHEAD_MAX {
+                self.awaits_written = false;
+                remember(&mut self.sender, cx);
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn flush(&mut self, cx: &mut Context<'_>) {
-        if let Poll::Ready(Err(error)) = self.outbound.poll_flush(&mut *self.io, cx) {
+        if let Poll::Ready(Err(error)) = self.outbound.poll_flush_to(&mut *self.io, cx) {
             self.interrupt.get_or_insert(Interrupt::Vanished(error));
         }
     }
@@ -382,7 +448,8 @@ impl Inner {
     /// Keeps output and input moving beside the handler, until the caller interrupts the call.
     fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
         self.flush(cx);
-        if self.outbound.len() < WRITE_AHEAD_MAX
+        let awaited_len = if self.awaits_written { 0 } else { WRITE_AHEAD_MAX - 1 };
+        if self.outbound.len() <= awaited_len
             && let Some(sender) = self.sender.take()
         {
             sender.wake();
@@ -399,9 +466,27 @@ impl Inner {
     }
 }
 
-/// What data takes of the memory for reading ahead; its payload may be empty, and still it is there.
-fn cost(data: &Data) -> usize {
-    data.payload.len() + size_of::<Data>()
+/// What is left to send of a part of a file.
+#[derive(Debug)]
+pub(crate) struct FileRest {
+    pub(crate) file: Arc<File>,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    pub(crate) more: bool,
+}
+
+impl FileRest {
+    /// Fails when the file does not hold the next `len` bytes any more.
+    fn ensure_holds(&self, len: u64) -> Result<(), Status> {
+        match self.file.metadata() {
+            Ok(metadata) if metadata.len() >= self.offset.saturating_add(len) => Ok(()),
+            Ok(_) => {
+                let message = "the file became shorter while it was sent";
+                Err(Status::aborted("source-changed", message).with_retry(true))
+            }
+            Err(error) => Err(Status::internal("io-failed", "cannot read the file").with_detail(error)),
+        }
+    }
 }
 
 /// Stores the waker of `cx`, cheaply when it is already there.

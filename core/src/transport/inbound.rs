@@ -1,6 +1,5 @@
 //! The reading half of a framed stream.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -10,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
-use crate::Data;
+use crate::Batch;
 use crate::wire::{FRAME_HEADER_LEN, Frame, FrameError, FrameHeader, FrameLimits, HELLO_LEN, Hello, HelloError, Kind};
 
 /// How much a quiet stream is asked for at once, in bytes: dozens of small calls, and cheap to hold.
@@ -46,6 +45,11 @@ impl Inbound {
         self.arrived.is_empty()
     }
 
+    /// The hello that tells the other side what this half accepts.
+    pub(crate) fn hello(&self) -> Hello {
+        Hello { data_len_max: self.limits.data_len_max }
+    }
+
     /// Takes the hello off the front, or returns `None` while it is not whole.
     ///
     /// # Errors
@@ -79,26 +83,9 @@ impl Inbound {
         Frame::take(&mut self.arrived, self.limits)
     }
 
-    /// Takes DATA frames that are whole until another kind of frame comes, or a bad one, or `len_max` bytes were taken;
-    /// returns how many bytes of payload.
-    pub(crate) fn take_data(&mut self, batch: &mut VecDeque<Data>, len_max: usize) -> usize {
-        let (mut taken, mut payload_len) = (0, 0);
-        while taken < len_max
-            && let Ok(Some(header)) = Frame::peek(&self.arrived[taken..], self.limits)
-            && header.kind == Kind::Data
-        {
-            let start = taken + FRAME_HEADER_LEN;
-            let end = start + header.payload_len as usize;
-            if self.arrived.len() < end {
-                break;
-            }
-            let FrameHeader { channel, more, .. } = header;
-            batch.push_back(Data { channel, more, payload: self.arrived.slice(start..end) });
-            payload_len += end - start;
-            taken = end;
-        }
-        self.arrived.advance(taken);
-        payload_len
+    /// Takes DATA frames that are whole until another kind of frame comes, or a bad one, or `len_max` bytes were taken.
+    pub(crate) fn take_batch(&mut self, len_max: usize) -> Batch {
+        Batch::cut(&mut self.arrived, self.limits, len_max)
     }
 
     /// Takes EOI when it is the next frame.

@@ -12,8 +12,8 @@ pub struct Echo;
 impl Handler for Echo {
     async fn handle(&self, call: &mut Call) -> Result<(), Status> {
         let (input, output) = call.split();
-        while let Some(data) = input.recv_data().await? {
-            output.send_data(data).await?;
+        while let Some(batch) = input.recv_batch().await? {
+            output.send_batch(batch).await?;
         }
         Ok(())
     }

@@ -100,8 +100,14 @@ fn ascii_uppercase(piece: Bytes) -> Bytes {
     if !piece.iter().any(u8::is_ascii_lowercase) {
         return piece;
     }
-    // One pass from one memory into another is cheaper than a copy and a pass over it.
-    piece.iter().map(u8::to_ascii_uppercase).collect::<Vec<u8>>().into()
+    match piece.try_into_mut() {
+        Ok(mut owned) => {
+            owned.make_ascii_uppercase();
+            owned.freeze()
+        }
+        // One pass from one memory into another is cheaper than a copy and a pass over it.
+        Err(shared) => shared.iter().map(u8::to_ascii_uppercase).collect::<Vec<u8>>().into(),
+    }
 }
 
 /// `char::to_uppercase` knows no language and looks at no neighbour, so it is the same wherever a text is cut.

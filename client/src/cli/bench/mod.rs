@@ -1,0 +1,56 @@
+//! `plug bench`: load on any command, with every answer compared.
+
+mod answers;
+mod lane;
+mod load;
+pub(crate) mod options;
+mod pace;
+mod report;
+mod socket;
+mod tally;
+mod timer;
+mod work;
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+
+use super::answer::Answer;
+use super::failure::Failure;
+use super::session::Session;
+use load::Plan;
+use options::Bench;
+use pace::Quota;
+use report::Report;
+use socket::Target;
+use work::{Mode, Work};
+
+pub(crate) async fn run(session: &mut Session<'_>, options: &Bench) -> Result<Answer, Failure> {
+    let server = &session.options().server;
+    let work = Work::prepare(session, options).await?;
+    let plan = Plan {
+        target: Target::find(server).await?,
+        duration: options.requests.is_none().then_some(options.duration),
+        quota: Arc::new(Quota::new(options.requests.unwrap_or(u64::MAX))),
+        patience: work::patience(session),
+        connections: options.connections,
+        pipeline: if work.mode == Mode::Idle { 1 } else { options.pipeline },
+        rate: options.rate,
+        threads: options.threads.min(options.connections),
+        work: Arc::new(work),
+    };
+    socket::raise_descriptor_limit();
+    let loading = plan.clone();
+    let loaded = tokio::task::spawn_blocking(move || load::run(&loading)).await.map_err(io::Error::other);
+    let (tally, elapsed) = loaded.and_then(|loaded| loaded).map_err(|error| Failure::io("cannot make load", error))?;
+    let report = Report { server: server.to_string(), options, plan: &plan, tally: &tally, elapsed };
+    let failure = tally.worst().map(|worst| {
+        let (failed, all) = (tally.failed(), tally.failed() + tally.right);
+        worst.failure(server, format!("{failed} of {all} failed, most of them: {}", worst.name()))
+    });
+    Ok(Answer {
+        data: Some(report.json()),
+        text: report.text(io::stdout().is_terminal()),
+        failure,
+        ..Answer::default()
+    })
+}

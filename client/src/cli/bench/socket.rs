@@ -1,0 +1,67 @@
+//! Connects sockets for the load, many at once, and as many as the system lets.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::time::timeout;
+use tokio_util::either::Either;
+
+use super::tally::Trouble;
+use crate::cli::failure::Failure;
+use crate::{ClientError, ServerAddress};
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(crate) type Socket = Either<TcpStream, UnixStream>;
+
+/// Where to connect, its name looked up once.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl Target {
+    pub(crate) async fn find(address: &ServerAddress) -> Result<Target, Failure> {
+        let fail = |source| ClientError::Connect { address: address.clone(), source };
+        match address {
+            ServerAddress::Unix(path) => Ok(Target::Unix(path.clone())),
+            ServerAddress::Tcp { host, port } => {
+                let mut found = lookup_host((host.as_str(), *port)).await.map_err(fail)?;
+                let none = || fail(io::Error::other("the name has no address")).into();
+                found.next().map(Target::Tcp).ok_or_else(none)
+            }
+        }
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Socket, Trouble> {
+        let connected = timeout(CONNECT_TIMEOUT, self.try_connect()).await;
+        let connected = connected.unwrap_or_else(|late| Err(late.into()));
+        connected.map_err(|error| Trouble::Connect(error.to_string()))
+    }
+
+    async fn try_connect(&self) -> io::Result<Socket> {
+        match self {
+            Target::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Ok(Either::Left(stream))
+            }
+            Target::Unix(path) => UnixStream::connect(path).await.map(Either::Right),
+        }
+    }
+}
+
+/// Lets this process have as many descriptors as it may at the most; where that is refused, it goes on with fewer.
+pub(crate) fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
