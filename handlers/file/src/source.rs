@@ -1,7 +1,7 @@
 //! A file that is read while others may change it.
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, IoSliceMut, Read, Seek};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use plugd_core::Status;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{SeekFrom, seek};
-use rustix::io::{Errno, pread};
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
 
 use crate::blocking::blocking;
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -19,7 +19,10 @@ use crate::version::Version;
 use crate::{Shared, refusal};
 
 /// How many bytes are read at once: few system calls, and still in the processor's cache when they are used.
-pub(crate) const CHUNK_LEN: usize = 256 << 10;
+const CHUNK_LEN: usize = 256 << 10;
+
+/// How many bytes Linux reads ahead at once, unless told otherwise.
+const READ_AHEAD_LEN: usize = 128 << 10;
 
 /// How many bytes are summed up before the caller may stop it: a few milliseconds' work.
 pub(crate) const HASH_STEP_LEN: u64 = 4 << 20;
@@ -28,13 +31,13 @@ pub(crate) const HASH_STEP_LEN: u64 = 4 << 20;
 #[derive(Debug)]
 pub(crate) struct Source {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     meta: Meta,
 }
 
 impl Source {
     pub(crate) fn new(path: &Path, (file, meta): (File, Meta)) -> Arc<Source> {
-        Arc::new(Source { path: path.to_owned(), file, meta })
+        Arc::new(Source { path: path.to_owned(), file: Arc::new(file), meta })
     }
 
     pub(crate) fn meta(&self) -> &Meta {
@@ -43,6 +46,30 @@ impl Source {
 
     pub(crate) fn changed(&self) -> Status {
         refusal::source_changed(&self.path)
+    }
+
+    pub(crate) fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// Has the system read `range` into its memory, on a thread that may wait, unless it is there already.
+    pub(crate) async fn warm(self: &Arc<Source>, range: Range<u64>) -> Result<(), Status> {
+        if range.is_empty() || self.is_warm(&range) {
+            return Ok(());
+        }
+        let source = Arc::clone(self);
+        blocking(move || source.hash(range, &mut Hasher::None)).await
+    }
+
+    /// Whether what lies in `range` can be read without waiting. It looks at one byte in each stretch that the system reads
+    /// ahead at once, so it may be wrong about a stretch that was thrown out in part; then the next reader waits.
+    fn is_warm(&self, range: &Range<u64>) -> bool {
+        let mut byte = [0];
+        let is_there = |position: u64| {
+            let read = preadv2(&self.file, &mut [IoSliceMut::new(&mut byte)], position, ReadWriteFlags::NOWAIT);
+            read.is_ok()
+        };
+        range.clone().step_by(READ_AHEAD_LEN).chain([range.end.saturating_sub(1)]).all(is_there)
     }
 
     /// Reads exactly `range`, which lies within the file as it was.
@@ -80,7 +107,7 @@ impl Source {
     pub(crate) fn of_partial(path: &Path, file: &File) -> Result<Source, Status> {
         let of = || Ok((Meta::of(file)?, file.try_clone()?));
         let (meta, file) = of().map_err(|error: io::Error| refusal::of(path, error))?;
-        Ok(Source { path: path.to_owned(), file, meta })
+        Ok(Source { path: path.to_owned(), file: Arc::new(file), meta })
     }
 
     /// Copies up to `len_max` bytes from `position` on to the same position of another file, within the kernel where it
@@ -100,7 +127,7 @@ impl Source {
             Err(error) => return Err(refuse(error.into())),
         };
         target.set_len(start).map_err(refuse)?;
-        let mut from = &self.file;
+        let mut from = &*self.file;
         from.seek(io::SeekFrom::Start(start)).map_err(refuse)?;
         target.seek(io::SeekFrom::Start(start)).map_err(refuse)?;
         let copied = io::copy(&mut from.take(end - start), target).map_err(refuse)?;

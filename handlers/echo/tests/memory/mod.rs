@@ -147,12 +147,18 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// Receives one frame.
     pub(crate) async fn frame(&mut self) -> Frame {
+        self.next_frame().await.expect("the connection ended before the call")
+    }
+
+    /// Receives one frame, or `None` when the connection ends before it is whole.
+    pub(crate) async fn next_frame(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.inbound.take().expect("a good frame") {
-                return frame;
+                return Some(frame);
             }
-            let len = self.inbound.fill(&mut self.reader).await.expect("a whole connection");
-            assert_ne!(len, 0, "the connection ended before the call");
+            if self.inbound.fill(&mut self.reader).await.expect("a whole connection") == 0 {
+                return None;
+            }
         }
     }
 
