@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -14,7 +16,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use crate::transport::Exchange;
+use crate::transport::{Exchange, FileRest};
 use crate::wire::CHANNEL_MAIN;
 use crate::{Batch, Status};
 
@@ -360,6 +362,39 @@ impl Output {
             self.send_data(data).await?;
         }
         Ok(())
+    }
+
+    /// Sends a part of a file on the main channel, from where it lies: over a socket on Linux its bytes are never copied
+    /// into this process. It is a message of its own unless `more` says that the message goes on.
+    ///
+    /// The bytes are read while they are written, in the connection's own task. What is not in the system's memory would
+    /// hold up other connections, so read it before, on a thread that may wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`Call::send`]; `aborted` with reason `source-changed` when the file is shorter than the part. When it becomes so
+    /// within a frame whose length was announced already, the connection breaks.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`Call::send`].
+    pub async fn send_file(&mut self, file: &Arc<File>, part: Range<u64>, more: bool) -> Result<(), Status> {
+        let len = part.end.saturating_sub(part.start);
+        let mut rest = FileRest { file: file.clone(), offset: part.start, len, more };
+        poll_fn(|cx| self.exchange.poll_send_file(cx, &mut rest)).await
+    }
+
+    /// Waits until everything that was sent is written to the connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`Call::send`].
+    ///
+    /// # Cancellation
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn written(&mut self) -> Result<(), Status> {
+        poll_fn(|cx| self.exchange.poll_written(cx)).await
     }
 
     /// Sends the handler's own header; see [`Call::head`].

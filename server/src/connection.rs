@@ -1,6 +1,6 @@
 //! One connection: its hello, its calls one after the other, and how long each step may take.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,9 +40,14 @@ pub(crate) struct Shared {
 }
 
 /// Serves one connection from its first byte to its last.
-pub(crate) async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, peer: Peer, permit: OwnedSemaphorePermit) {
+pub(crate) fn serve(
+    shared: Arc<Shared>,
+    stream: Box<dyn Stream>,
+    peer: Peer,
+    permit: OwnedSemaphorePermit,
+) -> impl Future<Output = ()> + Send {
+    // Made here and not within, where its parts would have their places twice in the memory of an idle connection.
     let mut session = Session {
-        shared: &shared,
         connection: Connection::new(stream, shared.settings.frame_limits),
         caller: Caller::new(peer),
         id: shared.connections.fetch_add(1, Ordering::Relaxed),
@@ -50,15 +55,18 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Box<dyn Stream>, peer: Pe
         calls: 0,
         alarm: Alarm::default(),
         has_last_words: true,
+        shared,
+        _permit: permit,
     };
-    // What is on the heap costs an idle connection nothing.
-    if Box::pin(session.greet()).await {
-        session.serve_calls().await;
+    async move {
+        // What is on the heap costs an idle connection nothing.
+        if Box::pin(session.greet()).await {
+            session.serve_calls().await;
+        }
+        if session.has_last_words {
+            Box::pin(session.close()).await;
+        }
     }
-    if session.has_last_words {
-        Box::pin(session.close()).await;
-    }
-    drop(permit);
 }
 
 /// Tells a peer that the server has no room for it.
@@ -73,8 +81,8 @@ pub(crate) async fn turn_away(shared: Arc<Shared>, stream: Box<dyn Stream>, perm
     drop(permit);
 }
 
-struct Session<'a> {
-    shared: &'a Shared,
+struct Session {
+    shared: Arc<Shared>,
     connection: Connection,
     caller: Caller,
     id: u64,
@@ -84,6 +92,8 @@ struct Session<'a> {
     alarm: Alarm,
     /// Whether somebody may still be there to hear them; a peer that has gone needs no close of ours.
     has_last_words: bool,
+    /// Held until the connection is gone.
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Why no call follows on a connection.
@@ -114,7 +124,7 @@ impl<'r> Recent<'r> {
     }
 }
 
-impl<'s> Session<'s> {
+impl Session {
     /// Reads the hello; afterwards the connection takes calls, or is to be closed.
     async fn greet(&mut self) -> bool {
         let allowed = self.shared.settings.header_timeout;
@@ -154,7 +164,8 @@ impl<'s> Session<'s> {
     }
 
     async fn serve_calls(&mut self) {
-        let mut stopping = pin!(self.shared.stopping.waiting());
+        let shared = self.shared.clone();
+        let mut stopping = pin!(shared.stopping.waiting());
         loop {
             let payload = match self.next(stopping.as_mut()).await {
                 Ok(payload) => payload,
@@ -171,11 +182,12 @@ impl<'s> Session<'s> {
     }
 
     /// Serves a call, and those that have arrived behind it.
-    async fn serve_burst(&mut self, mut payload: Bytes, mut stopping: Pin<&mut Waiting<'s>>) -> Result<Then, Leave> {
+    async fn serve_burst(&mut self, mut payload: Bytes, mut stopping: Pin<&mut Waiting<'_>>) -> Result<Then, Leave> {
+        let shared = self.shared.clone();
         let mut recent = None;
         loop {
             self.calls += 1;
-            let then = self.serve_call(&payload, &mut recent, stopping.as_mut()).await?;
+            let then = self.serve_call(&shared.router, &payload, &mut recent, stopping.as_mut()).await?;
             if then != Then::Continue {
                 return Ok(then);
             }
@@ -187,7 +199,7 @@ impl<'s> Session<'s> {
     }
 
     /// Waits for the next opening header.
-    async fn next(&mut self, mut stopping: Pin<&mut Waiting<'s>>) -> Result<Bytes, Leave> {
+    async fn next(&mut self, mut stopping: Pin<&mut Waiting<'_>>) -> Result<Bytes, Leave> {
         let settings = &self.shared.settings;
         // Calls that are there already cost no look at the clock.
         let mut waiting_since = None;
@@ -262,15 +274,16 @@ impl<'s> Session<'s> {
     }
 
     /// Serves one call to its end on both sides.
-    async fn serve_call(
+    async fn serve_call<'r>(
         &mut self,
+        router: &'r Router,
         payload: &Bytes,
-        recent: &mut Option<Recent<'s>>,
-        stopping: Pin<&mut Waiting<'s>>,
+        recent: &mut Option<Recent<'r>>,
+        stopping: Pin<&mut Waiting<'_>>,
     ) -> Result<Then, Leave> {
         let started = tracing::enabled!(target: "plugd::call", Level::INFO).then(Instant::now);
         let span = self.span();
-        let outcome = self.answer(payload, recent, stopping, &span).instrument(span.clone()).await;
+        let outcome = self.answer(router, payload, recent, stopping, &span).instrument(span.clone()).await;
         if started.is_some() || outcome.end.status.code() == Code::Internal {
             let elapsed = started.map(|started| started.elapsed());
             span.in_scope(|| log(&outcome.end.status, elapsed, self.connection.traffic()));
@@ -288,14 +301,14 @@ impl<'s> Session<'s> {
         )
     }
 
-    async fn answer(
+    async fn answer<'r>(
         &mut self,
+        router: &'r Router,
         payload: &Bytes,
-        recent: &mut Option<Recent<'s>>,
-        stopping: Pin<&mut Waiting<'s>>,
+        recent: &mut Option<Recent<'r>>,
+        stopping: Pin<&mut Waiting<'_>>,
         span: &Span,
     ) -> Outcome {
-        let router = &self.shared.router;
         let ask = match ask(router, payload, recent, span) {
             Ok(ask) => ask,
             Err(status) => {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::exchange::{Exchange, Inner};
 use super::{State, Stream, Traffic, Violation, Watch};
-use crate::wire::{End, FrameLimits, Hello, HelloError, Kind};
+use crate::wire::{End, FrameLimits, HelloError, Kind};
 use crate::{Input, Output};
 
 /// Output over this length is written before the next call is looked at, in bytes; below it, answers leave together.
@@ -28,7 +28,6 @@ const LINGER_LEN_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Connection {
     exchange: Arc<Exchange>,
-    limits: FrameLimits,
 }
 
 /// How the other side brings a connection to its end.
@@ -57,7 +56,7 @@ pub enum GreetError {
 impl Connection {
     /// Wraps a stream that has just been accepted; `limits` bounds what the other side may send.
     pub fn new(io: Box<dyn Stream>, limits: FrameLimits) -> Connection {
-        Connection { exchange: Exchange::new(io, limits), limits }
+        Connection { exchange: Exchange::new(io, limits) }
     }
 
     /// Reads the other side's hello and queues ours.
@@ -70,9 +69,9 @@ impl Connection {
     ///
     /// What has arrived stays; the next call carries on.
     pub async fn greet(&mut self) -> Result<(), GreetError> {
-        let ours = Hello { data_len_max: self.limits.data_len_max };
         poll_fn(|cx| {
             let inner = &mut *self.exchange.lock();
+            let ours = inner.inbound.hello();
             loop {
                 if let Some(hello) = inner.inbound.take_hello()? {
                     inner.caller_data_len_max = hello.data_len_max;
@@ -135,7 +134,7 @@ impl Connection {
     pub async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|cx| {
             let inner = &mut *self.exchange.lock();
-            inner.outbound.poll_flush(&mut *inner.io, cx)
+            inner.outbound.poll_flush_to(&mut *inner.io, cx)
         })
         .await
     }
@@ -194,8 +193,8 @@ impl Connection {
 
     /// Queues our own hello ahead of a refusal, for a peer that speaks another version of this protocol.
     pub fn say_hello(&mut self) {
-        let hello = Hello { data_len_max: self.limits.data_len_max };
-        self.exchange.lock().outbound.push_raw(&hello.encode());
+        let inner = &mut *self.exchange.lock();
+        inner.outbound.push_raw(&inner.inbound.hello().encode());
     }
 
     /// Marks a call as opened whose header was refused, so that [`finish`](Connection::finish) skips its input.
@@ -232,7 +231,7 @@ impl Inner {
         self.state = State::Idle;
         loop {
             if self.outbound.len() > ANSWERS_LEN_MAX
-                && let Err(error) = ready!(self.outbound.poll_flush(&mut *self.io, cx))
+                && let Err(error) = ready!(self.outbound.poll_flush_to(&mut *self.io, cx))
             {
                 return Poll::Ready(Err(Departure::Cut(error)));
             }
@@ -241,7 +240,7 @@ impl Inner {
                 Ok(None) => {}
                 Err(violation) => return Poll::Ready(Err(Departure::Violation(violation))),
             }
-            if let Poll::Ready(Err(error)) = self.outbound.poll_flush(&mut *self.io, cx) {
+            if let Poll::Ready(Err(error)) = self.outbound.poll_flush_to(&mut *self.io, cx) {
                 return Poll::Ready(Err(Departure::Cut(error)));
             }
             let Poll::Ready(filled) = self.inbound.poll_fill(&mut *self.io, cx) else {
@@ -280,7 +279,7 @@ impl Inner {
                 Ok(false) => {}
                 Err(violation) => return Poll::Ready(Err(Departure::Violation(violation))),
             }
-            if let Poll::Ready(Err(error)) = self.outbound.poll_flush(&mut *self.io, cx) {
+            if let Poll::Ready(Err(error)) = self.outbound.poll_flush_to(&mut *self.io, cx) {
                 return Poll::Ready(Err(Departure::Cut(error)));
             }
             match ready!(self.inbound.poll_fill(&mut *self.io, cx)) {

@@ -1,6 +1,7 @@
 //! One call on a connection: the frames of its caller, the answers of its handler, and what interrupts both.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -12,8 +13,10 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Departure, Inbound, Outbound, Stream};
-use crate::wire::{CHANNEL_MAIN, End, FrameError, FrameHeader, FrameLimits, HEADER_LEN_MAX, Kind};
+use super::{Departure, FilePart, Inbound, Outbound, Stream};
+use crate::wire::{
+    CHANNEL_MAIN, DATA_LEN_MAX_DEFAULT, End, FrameError, FrameHeader, FrameLimits, HEADER_LEN_MAX, Kind,
+};
 use crate::{Batch, Data, Status};
 
 /// How many bytes of input are read ahead of a handler, at the least one frame: enough to keep a fast caller busy.
@@ -108,6 +111,8 @@ pub(super) struct Inner {
     stop_token: Option<CancellationToken>,
     receiver: Option<Waker>,
     sender: Option<Waker>,
+    /// Whether the sender waits until everything is written, and not only for room.
+    awaits_written: bool,
     head_allowed: bool,
     pub(super) traffic: Traffic,
 }
@@ -128,6 +133,7 @@ impl Exchange {
             stop_token: None,
             receiver: None,
             sender: None,
+            awaits_written: false,
             head_allowed: false,
             traffic: Traffic::default(),
         })))
@@ -155,6 +161,16 @@ impl Exchange {
     /// Queues as much of `data` as there is room for, and leaves the rest; ready when nothing is left.
     pub(crate) fn poll_send(&self, cx: &mut Context<'_>, data: &mut Data) -> Poll<Result<(), Status>> {
         self.lock().poll_send(cx, data)
+    }
+
+    /// Queues as much of a file's part as there is room for, and leaves the rest; ready when nothing is left.
+    pub(crate) fn poll_send_file(&self, cx: &mut Context<'_>, rest: &mut FileRest) -> Poll<Result<(), Status>> {
+        self.lock().poll_send_file(cx, rest)
+    }
+
+    /// Ready when everything that was sent is written.
+    pub(crate) fn poll_written(&self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        self.lock().poll_written(cx)
     }
 
     /// Queues the handler's own header.
@@ -337,6 +353,36 @@ impl Inner {
         Poll::Ready(Ok(true))
     }
 
+    fn poll_send_file(&mut self, cx: &mut Context<'_>, rest: &mut FileRest) -> Poll<Result<(), Status>> {
+        while rest.len > 0 {
+            ready!(self.poll_room(cx))?;
+            let len = rest.len.min(self.caller_data_len_max.min(DATA_LEN_MAX_DEFAULT).into());
+            // Once its length is announced, a frame can only be kept or the connection be broken.
+            rest.ensure_holds(len)?;
+            self.head_allowed = false;
+            self.traffic.sent += len;
+            let part = FilePart { file: rest.file.clone(), offset: rest.offset, len: len as usize };
+            rest.offset += len;
+            rest.len -= len;
+            let header = FrameHeader { more: rest.more || rest.len > 0, ..FrameHeader::new(Kind::Data, len as u32) };
+            self.outbound.push_file(header, part);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        if let Some(status) = &self.stopped {
+            return Poll::Ready(Err(status.clone()));
+        }
+        self.flush(cx);
+        if self.interrupt.is_none() && self.outbound.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.awaits_written = true;
+        remember(&mut self.sender, cx);
+        Poll::Pending
+    }
+
     /// Waits until there is room for more output.
     #[inline]
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
@@ -346,6 +392,7 @@ impl Inner {
         if self.outbound.len() >= WRITE_AHEAD_MAX {
             self.flush(cx);
             if self.interrupt.is_some() || self.outbound.len() >= WRITE_AHEAD_MAX {
+                self.awaits_written = false;
                 remember(&mut self.sender, cx);
                 return Poll::Pending;
             }
@@ -354,7 +401,7 @@ impl Inner {
     }
 
     fn flush(&mut self, cx: &mut Context<'_>) {
-        if let Poll::Ready(Err(error)) = self.outbound.poll_flush(&mut *self.io, cx) {
+        if let Poll::Ready(Err(error)) = self.outbound.poll_flush_to(&mut *self.io, cx) {
             self.interrupt.get_or_insert(Interrupt::Vanished(error));
         }
     }
@@ -401,7 +448,8 @@ impl Inner {
     /// Keeps output and input moving beside the handler, until the caller interrupts the call.
     fn poll_beside(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
         self.flush(cx);
-        if self.outbound.len() < WRITE_AHEAD_MAX
+        let awaited_len = if self.awaits_written { 0 } else { WRITE_AHEAD_MAX - 1 };
+        if self.outbound.len() <= awaited_len
             && let Some(sender) = self.sender.take()
         {
             sender.wake();
@@ -415,6 +463,29 @@ impl Inner {
             receiver.wake();
         }
         Poll::Pending
+    }
+}
+
+/// What is left to send of a part of a file.
+#[derive(Debug)]
+pub(crate) struct FileRest {
+    pub(crate) file: Arc<File>,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    pub(crate) more: bool,
+}
+
+impl FileRest {
+    /// Fails when the file does not hold the next `len` bytes any more.
+    fn ensure_holds(&self, len: u64) -> Result<(), Status> {
+        match self.file.metadata() {
+            Ok(metadata) if metadata.len() >= self.offset.saturating_add(len) => Ok(()),
+            Ok(_) => {
+                let message = "the file became shorter while it was sent";
+                Err(Status::aborted("source-changed", message).with_retry(true))
+            }
+            Err(error) => Err(Status::internal("io-failed", "cannot read the file").with_detail(error)),
+        }
     }
 }
 

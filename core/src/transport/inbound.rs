@@ -45,6 +45,11 @@ impl Inbound {
         self.arrived.is_empty()
     }
 
+    /// The hello that tells the other side what this half accepts.
+    pub(crate) fn hello(&self) -> Hello {
+        Hello { data_len_max: self.limits.data_len_max }
+    }
+
     /// Takes the hello off the front, or returns `None` while it is not whole.
     ///
     /// # Errors

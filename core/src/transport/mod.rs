@@ -8,14 +8,16 @@
 
 mod connection;
 mod exchange;
+mod file_part;
 mod inbound;
 mod outbound;
 mod stream;
 
 pub use connection::{Connection, Departure, GreetError};
 pub use exchange::{Interrupt, State, Traffic, Violation, Watch};
+pub use file_part::FilePart;
 pub use inbound::Inbound;
 pub use outbound::Outbound;
 pub use stream::{Plain, Stream};
 
-pub(crate) use exchange::Exchange;
+pub(crate) use exchange::{Exchange, FileRest};

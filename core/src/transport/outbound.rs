@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
+use super::{FilePart, Stream};
 use crate::wire::{FRAME_HEADER_LEN, FrameHeader};
 
 /// Payloads up to this length are copied behind their header, in bytes; longer ones are sent from where they lie.
@@ -22,6 +23,32 @@ const WRITTEN_LEN_MAX: usize = 64 << 10;
 /// How many pieces one system call writes at the most.
 const SLICES_MAX: usize = 64;
 
+/// A payload that is sent from where it lies.
+#[derive(Debug)]
+enum Long {
+    Memory(Bytes),
+    File(FilePart),
+}
+
+impl Long {
+    fn len(&self) -> usize {
+        match self {
+            Long::Memory(bytes) => bytes.len(),
+            Long::File(part) => part.len,
+        }
+    }
+
+    fn advance(&mut self, len: usize) {
+        match self {
+            Long::Memory(bytes) => bytes.advance(len),
+            Long::File(part) => {
+                part.offset += len as u64;
+                part.len -= len;
+            }
+        }
+    }
+}
+
 /// Frames on their way out: many leave in one system call.
 #[derive(Debug, Default)]
 pub struct Outbound {
@@ -30,7 +57,7 @@ pub struct Outbound {
     /// How many bytes of `copied` have been written.
     written: usize,
     /// Long payloads, each with the length of `copied` that goes ahead of it.
-    long: VecDeque<(usize, Bytes)>,
+    long: VecDeque<(usize, Long)>,
     long_len: usize,
 }
 
@@ -68,8 +95,15 @@ impl Outbound {
         } else {
             self.copied.extend_from_slice(&header.encode());
             self.long_len += payload.len();
-            self.long.push_back((self.copied.len(), payload));
+            self.long.push_back((self.copied.len(), Long::Memory(payload)));
         }
+    }
+
+    /// Queues one frame whose payload is a part of a file, which must be as long until it is written.
+    pub(crate) fn push_file(&mut self, header: FrameHeader, part: FilePart) {
+        self.copied.extend_from_slice(&header.encode());
+        self.long_len += part.len;
+        self.long.push_back((self.copied.len(), Long::File(part)));
     }
 
     /// Queues whole frames. Many of them are not copied.
@@ -79,7 +113,7 @@ impl Outbound {
             self.copied.extend_from_slice(frames);
         } else {
             self.long_len += frames.len();
-            self.long.push_back((self.copied.len(), frames.clone()));
+            self.long.push_back((self.copied.len(), Long::Memory(frames.clone())));
         }
     }
 
@@ -91,7 +125,8 @@ impl Outbound {
         }
     }
 
-    /// Writes until nothing waits any more.
+    /// Writes until nothing waits any more. Parts of files are read and written; to a [`Stream`] they go by
+    /// [`poll_flush_to`](Outbound::poll_flush_to).
     ///
     /// # Errors
     ///
@@ -100,11 +135,35 @@ impl Outbound {
     where
         W: AsyncWrite + Unpin + ?Sized,
     {
+        self.poll_flush_by(io, cx, FilePart::poll_copy)
+    }
+
+    /// Writes until nothing waits any more, parts of files in the way that the stream knows best.
+    ///
+    /// # Errors
+    ///
+    /// As [`poll_flush`](Outbound::poll_flush), and `UnexpectedEof` when a file became shorter than was announced.
+    pub fn poll_flush_to(&mut self, io: &mut dyn Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush_by(io, cx, |part, io, cx| io.poll_send_file(cx, part))
+    }
+
+    fn poll_flush_by<W>(
+        &mut self,
+        io: &mut W,
+        cx: &mut Context<'_>,
+        mut send_file: impl FnMut(&FilePart, &mut W, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<()>>
+    where
+        W: AsyncWrite + Unpin + ?Sized,
+    {
         if self.is_empty() {
             return Poll::Ready(Ok(()));
         }
         while !self.is_empty() {
-            let written = ready!(self.poll_write(io, cx))?;
+            let written = match self.next_file() {
+                Some(part) => ready!(send_file(part, io, cx))?,
+                None => ready!(self.poll_write(io, cx))?,
+            };
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -115,6 +174,15 @@ impl Outbound {
         Pin::new(io).poll_flush(cx)
     }
 
+    /// The part of a file that is to be written next.
+    fn next_file(&self) -> Option<&FilePart> {
+        match self.long.front()? {
+            (ahead, Long::File(part)) if *ahead == self.written => Some(part),
+            _ => None,
+        }
+    }
+
+    /// Writes what comes before the next part of a file.
     fn poll_write<W>(&self, io: &mut W, cx: &mut Context<'_>) -> Poll<io::Result<usize>>
     where
         W: AsyncWrite + Unpin + ?Sized,
@@ -128,8 +196,12 @@ impl Outbound {
         let mut copied = self.written;
         for (end, payload) in self.long.iter().take(SLICES_MAX / 2) {
             slices[count] = IoSlice::new(&self.copied[copied..*end]);
-            slices[count + 1] = IoSlice::new(payload);
-            count += 2;
+            count += 1;
+            let Long::Memory(bytes) = payload else {
+                return io.poll_write_vectored(cx, &slices[..count]);
+            };
+            slices[count] = IoSlice::new(bytes);
+            count += 1;
             copied = *end;
         }
         if count < SLICES_MAX {

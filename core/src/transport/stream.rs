@@ -2,10 +2,12 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf, Ready};
+
+use super::FilePart;
 
 /// A byte stream that can carry a connection.
 ///
@@ -17,6 +19,17 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// behind that input. A stream that cannot tell says no; its caller is then missed only when it is written to.
     fn is_hung_up(&self) -> bool {
         false
+    }
+
+    /// Writes the beginning of a part of a file, and returns how many bytes the stream took.
+    ///
+    /// Unless a stream knows better, the bytes are read and written; sockets on Linux take them from where they lie.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the file and the stream report; `UnexpectedEof` when the file is shorter than the part.
+    fn poll_send_file(&mut self, cx: &mut Context<'_>, part: &FilePart) -> Poll<io::Result<usize>> {
+        part.poll_copy(self, cx)
     }
 }
 
@@ -64,12 +77,48 @@ impl Stream for tokio::net::TcpStream {
     fn is_hung_up(&self) -> bool {
         is_read_closed(self.ready(Interest::READABLE).now_or_never())
     }
+
+    #[cfg(target_os = "linux")]
+    fn poll_send_file(&mut self, cx: &mut Context<'_>, part: &FilePart) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            let sent = self.try_io(Interest::WRITABLE, || send_file(&*self, part));
+            if !would_block(&sent) {
+                return Poll::Ready(sent);
+            }
+        }
+    }
 }
 
 #[cfg(unix)]
 impl Stream for tokio::net::UnixStream {
     fn is_hung_up(&self) -> bool {
         is_read_closed(self.ready(Interest::READABLE).now_or_never())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn poll_send_file(&mut self, cx: &mut Context<'_>, part: &FilePart) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            let sent = self.try_io(Interest::WRITABLE, || send_file(&*self, part));
+            if !would_block(&sent) {
+                return Poll::Ready(sent);
+            }
+        }
+    }
+}
+
+fn would_block<T>(result: &io::Result<T>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Has the kernel move bytes from its memory of the file into the socket.
+#[cfg(target_os = "linux")]
+fn send_file(socket: &impl std::os::fd::AsFd, part: &FilePart) -> io::Result<usize> {
+    let mut offset = part.offset.try_into().map_err(io::Error::other)?;
+    match nix::sys::sendfile::sendfile(socket, &*part.file, Some(&mut offset), part.len)? {
+        0 => Err(FilePart::cut()),
+        sent => Ok(sent),
     }
 }
 

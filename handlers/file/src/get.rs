@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use plugd_core::{Call, Data, Output, Status};
+use plugd_core::{Call, Output, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -13,13 +13,16 @@ use crate::blocking::{blocking, stop_of, while_called};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::entry::Time;
 use crate::path_text::PathText;
-use crate::source::{CHUNK_LEN, HASH_STEP_LEN, Source};
+use crate::source::{HASH_STEP_LEN, Source};
 use crate::version::Version;
 use crate::{SMALL_LEN, Shared};
 
 /// How far the digest may be computed ahead of what was sent, in bytes: further, a slow caller would have the disk read
 /// everything twice.
 const HASH_LEAD_MAX: u64 = 8 << 20;
+
+/// How many bytes are brought into memory ahead of what is sent.
+const PART_LEN: u64 = 1 << 20;
 
 /// The arguments of `get`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -29,6 +32,7 @@ pub(crate) struct GetArgs {
     path: PathText,
     /// The digest of the whole file that comes with it: md5 unless told otherwise.
     #[serde(default)]
+    #[schemars(with = "Algorithm")]
     algorithm: Option<Algorithm>,
     /// How many bytes to leave out at the beginning.
     #[serde(default)]
@@ -205,27 +209,26 @@ async fn send(
     Ok(computed.or(found.digest))
 }
 
-/// Sends a range of the file as one message: the one place that knows how bytes get from a file to a caller. It reads one
-/// chunk ahead, and tells `progress` up to where it has sent.
+/// Sends a range of the file as one message: the one place that knows how bytes get from a file to a caller. They go from
+/// where they lie, so the next part is brought into memory while one is sent. It tells `progress` up to where it has sent.
 async fn send_range(
     output: &mut Output,
     source: &Arc<Source>,
     range: Range<u64>,
     progress: &watch::Sender<u64>,
 ) -> Result<(), Status> {
-    let chunk_at = |start: u64| {
-        let (source, end) = (Arc::clone(source), range.end.min(start + CHUNK_LEN as u64));
-        blocking(move || source.read(start..end))
-    };
-    let mut position = range.start;
-    let mut chunk = chunk_at(position).await?;
-    while !chunk.is_empty() {
-        position += chunk.len() as u64;
-        let data = Data { more: position < range.end, ..Data::main(chunk) };
-        ((), chunk) = tokio::try_join!(output.send_data(data), chunk_at(position))?;
-        progress.send_replace(position);
+    let part_at = |start: u64| start..range.end.min(start.saturating_add(PART_LEN));
+    let mut part = part_at(range.start);
+    source.warm(part.clone()).await?;
+    while !part.is_empty() {
+        let next = part_at(part.end);
+        let more = !next.is_empty();
+        tokio::try_join!(output.send_file(source.file(), part.clone(), more), source.warm(next.clone()))?;
+        progress.send_replace(part.end);
+        part = next;
     }
-    Ok(())
+    // Up to here the file is read, and a change would be sent.
+    output.written().await
 }
 
 /// Computes the digest of the whole file, from its beginning whatever is sent of it, beside the sending and not far ahead.

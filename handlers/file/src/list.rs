@@ -53,6 +53,7 @@ pub(crate) struct DigestArgs {
     path: PathText,
     /// Which digest: md5 unless told otherwise.
     #[serde(default)]
+    #[schemars(with = "Algorithm")]
     algorithm: Option<Algorithm>,
 }
 
@@ -80,8 +81,7 @@ pub(crate) struct LsArgs {
     path: PathText,
     /// Whether what lies below its directories is listed as well, each directory's content right behind it.
     recursive: bool,
-    /// Only what matches: `*`, `?`, `[a-z]`, `{a,b}`; with a "/" in it the whole path below the directory, in which `**`
-    /// stands for any number of directories, otherwise the name.
+    /// Only names that match, such as "*.txt"; with a "/" in it, such as "a/**/*.txt", paths below the directory.
     glob: Option<String>,
     /// The order within each directory: name, size, mtime, or none.
     sort: Sort,

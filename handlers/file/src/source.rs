@@ -1,15 +1,16 @@
 //! A file that is read while others may change it.
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, IoSliceMut, Read, Seek};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plugd_core::Status;
+use rustix::buffer::spare_capacity;
 use rustix::fs::{SeekFrom, seek};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
 
 use crate::blocking::blocking;
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -18,7 +19,10 @@ use crate::version::Version;
 use crate::{Shared, refusal};
 
 /// How many bytes are read at once: few system calls, and still in the processor's cache when they are used.
-pub(crate) const CHUNK_LEN: usize = 256 << 10;
+const CHUNK_LEN: usize = 256 << 10;
+
+/// How many bytes Linux reads ahead at once, unless told otherwise.
+const READ_AHEAD_LEN: usize = 128 << 10;
 
 /// How many bytes are summed up before the caller may stop it: a few milliseconds' work.
 pub(crate) const HASH_STEP_LEN: u64 = 4 << 20;
@@ -27,13 +31,13 @@ pub(crate) const HASH_STEP_LEN: u64 = 4 << 20;
 #[derive(Debug)]
 pub(crate) struct Source {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     meta: Meta,
 }
 
 impl Source {
     pub(crate) fn new(path: &Path, (file, meta): (File, Meta)) -> Arc<Source> {
-        Arc::new(Source { path: path.to_owned(), file, meta })
+        Arc::new(Source { path: path.to_owned(), file: Arc::new(file), meta })
     }
 
     pub(crate) fn meta(&self) -> &Meta {
@@ -44,10 +48,44 @@ impl Source {
         refusal::source_changed(&self.path)
     }
 
+    pub(crate) fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// Has the system read `range` into its memory, on a thread that may wait, unless it is there already.
+    pub(crate) async fn warm(self: &Arc<Source>, range: Range<u64>) -> Result<(), Status> {
+        if range.is_empty() || self.is_warm(&range) {
+            return Ok(());
+        }
+        let source = Arc::clone(self);
+        blocking(move || source.hash(range, &mut Hasher::None)).await
+    }
+
+    /// Whether what lies in `range` can be read without waiting. It looks at one byte in each stretch that the system reads
+    /// ahead at once, so it may be wrong about a stretch that was thrown out in part; then the next reader waits.
+    fn is_warm(&self, range: &Range<u64>) -> bool {
+        let mut byte = [0];
+        let is_there = |position: u64| {
+            let read = preadv2(&self.file, &mut [IoSliceMut::new(&mut byte)], position, ReadWriteFlags::NOWAIT);
+            read.is_ok()
+        };
+        range.clone().step_by(READ_AHEAD_LEN).chain([range.end.saturating_sub(1)]).all(is_there)
+    }
+
     /// Reads exactly `range`, which lies within the file as it was.
     pub(crate) fn read(&self, range: Range<u64>) -> Result<Vec<u8>, Status> {
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        self.file.read_exact_at(&mut bytes, range.start).map_err(|error| self.changed().with_detail(error))?;
+        let len = (range.end - range.start) as usize;
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let position = range.start + bytes.len() as u64;
+            match pread(&self.file, spare_capacity(&mut bytes), position) {
+                Ok(0) => return Err(self.changed()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(self.changed().with_detail(error)),
+            }
+        }
+        // Memory is given in larger steps, and the file may have grown.
+        bytes.truncate(len);
         Ok(bytes)
     }
 
@@ -69,7 +107,7 @@ impl Source {
     pub(crate) fn of_partial(path: &Path, file: &File) -> Result<Source, Status> {
         let of = || Ok((Meta::of(file)?, file.try_clone()?));
         let (meta, file) = of().map_err(|error: io::Error| refusal::of(path, error))?;
-        Ok(Source { path: path.to_owned(), file, meta })
+        Ok(Source { path: path.to_owned(), file: Arc::new(file), meta })
     }
 
     /// Copies up to `len_max` bytes from `position` on to the same position of another file, within the kernel where it
@@ -89,7 +127,7 @@ impl Source {
             Err(error) => return Err(refuse(error.into())),
         };
         target.set_len(start).map_err(refuse)?;
-        let mut from = &self.file;
+        let mut from = &*self.file;
         from.seek(io::SeekFrom::Start(start)).map_err(refuse)?;
         target.seek(io::SeekFrom::Start(start)).map_err(refuse)?;
         let copied = io::copy(&mut from.take(end - start), target).map_err(refuse)?;

@@ -2,12 +2,16 @@
 //!
 //!     tests/bench/run [--only TEXT] [--seconds N]
 
+mod facts;
 mod load;
 mod peers;
 mod report;
 mod rows;
 mod still;
+mod syscalls;
+mod transfer;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +22,7 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("serve-raw") => return peers::raw::serve(),
+        Some("serve-sendfile") => return peers::sendfile::serve(args[1].as_ref()),
         Some("serve-grpc") => return peers::grpc::serve(),
         _ => {}
     }
@@ -31,7 +36,7 @@ fn main() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let peers = Peers::start(&plugd, dir.path());
     let mut results = Vec::new();
-    for row in rows::rows().into_iter().filter(|row| row.name.contains(&only)) {
+    for row in rows::rows(&peers).into_iter().filter(|row| row.name.contains(&only)) {
         eprintln!("measuring: {}", row.name);
         results.push(row.measure(&peers, Duration::from_secs_f64(seconds)));
     }
@@ -40,7 +45,19 @@ fn main() {
         eprintln!("measuring: a still server");
         still::measure(&plugd, &plug, dir.path())
     });
-    let report = Report::new(results, still);
-    report.write(&out).expect("a writable directory");
+    let mut facts = facts::facts(&plugd);
+    let mut syscalls = BTreeMap::new();
+    if only.is_empty() || only == "syscalls" {
+        eprintln!("measuring: system calls");
+        match syscalls::measure(&plugd, dir.path()) {
+            Ok(counts) => syscalls = counts,
+            Err(why) => facts.push(("system calls", format!("not counted: {why}"))),
+        }
+    }
+    let report = Report { facts, rounds: rows::ROUNDS, rows: results, still, syscalls };
+    // A part of the rows must not replace the figures of a whole run.
+    if only.is_empty() {
+        report.write(&out).expect("a writable directory");
+    }
     print!("{}", report.table());
 }

@@ -9,13 +9,16 @@ use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::load::{Dialect, Load};
+use crate::load::{self, Dialect, Load};
 use crate::peers::{self, Peer};
 use crate::rows::median;
 
 const CONNECTIONS: usize = 10_000;
 
 const STARTS: usize = 21;
+
+/// How often fresh calls are measured for a second, of which the median counts.
+const FRESH_RUNS: usize = 3;
 
 /// The figures.
 #[derive(Debug, Serialize)]
@@ -27,7 +30,9 @@ pub struct Still {
     /// Memory of the raw server for each of them, in bytes.
     pub raw_bytes_per_connection: u64,
     /// Fresh calls per second beside them, through the same without.
-    pub fresh_calls_beside_ratio: f64,
+    pub plugd_beside_ratio: f64,
+    /// The same of the raw server: what the system itself is slowed down.
+    pub raw_beside_ratio: f64,
     /// From the start of the process to the first answered call, the median, in milliseconds.
     pub first_answer_ms: f64,
     /// Resident memory of a server that has served nothing, in KiB.
@@ -42,17 +47,18 @@ pub struct Still {
 pub fn measure(plugd: &Path, plug: &Path, dir: &Path) -> Still {
     let call = peers::plugd_unary("echo", b"x", b"x");
     let plugins = "[plugins.echo]\n[plugins.upper]\n";
-    let idle_kib = Peer::start_plugd(plugd, dir, plugins).resident_kib();
-    let raw = Peer::start_own("serve-raw");
-    let (raw_bytes_per_connection, _) = hold(&raw, &peers::raw(b"x"));
+    let idle_kib = Peer::start(Peer::plugd_command(plugd, dir, plugins)).resident_kib();
+    let raw = Peer::start(Peer::own_command(&["serve-raw"]));
+    let (raw_bytes_per_connection, raw_beside_ratio) = hold(&raw, &peers::raw(b"x"));
     drop(raw);
-    let peer = Peer::start_plugd(plugd, dir, plugins);
-    let (plugd_bytes_per_connection, fresh_calls_beside_ratio) = hold(&peer, &call);
+    let peer = Peer::start(Peer::plugd_command(plugd, dir, plugins));
+    let (plugd_bytes_per_connection, plugd_beside_ratio) = hold(&peer, &call);
     Still {
         connections: CONNECTIONS,
         plugd_bytes_per_connection,
         raw_bytes_per_connection,
-        fresh_calls_beside_ratio,
+        plugd_beside_ratio,
+        raw_beside_ratio,
         first_answer_ms: median((0..STARTS).map(|_| first_answer_ms(plugd, dir, &call)).collect()),
         idle_kib,
         plugd_bytes: stripped_len(plugd, dir),
@@ -64,7 +70,8 @@ pub fn measure(plugd: &Path, plug: &Path, dir: &Path) -> Still {
 fn hold(peer: &Peer, dialect: &Dialect) -> (u64, f64) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let before = peer.resident_kib();
-    let alone = crate::load::run(peer.address, dialect, Load::fresh(1)).rate();
+    let fresh = || median((0..FRESH_RUNS).map(|_| load::run(peer.address, dialect, Load::fresh(1)).rate()).collect());
+    let alone_before = fresh();
     let held: Vec<TcpStream> = runtime.block_on(async {
         let mut held = Vec::with_capacity(CONNECTIONS);
         for _ in 0..CONNECTIONS {
@@ -73,9 +80,10 @@ fn hold(peer: &Peer, dialect: &Dialect) -> (u64, f64) {
         held
     });
     let bytes_each = (peer.resident_kib() - before) * 1024 / CONNECTIONS as u64;
-    let beside = crate::load::run(peer.address, dialect, Load::fresh(1)).rate();
+    let beside = fresh();
     drop(held);
-    (bytes_each, beside / alone)
+    // A machine that became slower or faster meanwhile shows afterwards.
+    (bytes_each, beside * 2.0 / (alone_before + fresh()))
 }
 
 async fn answered(address: SocketAddr, dialect: &Dialect) -> TcpStream {
@@ -88,7 +96,7 @@ async fn answered(address: SocketAddr, dialect: &Dialect) -> TcpStream {
 
 fn first_answer_ms(plugd: &Path, dir: &Path, call: &Dialect) -> f64 {
     let begun = Instant::now();
-    let peer = Peer::start_plugd(plugd, dir, "[plugins.echo]\n[plugins.upper]\n");
+    let peer = Peer::start(Peer::plugd_command(plugd, dir, "[plugins.echo]\n[plugins.upper]\n"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(answered(peer.address, call));
     begun.elapsed().as_secs_f64() * 1e3

@@ -39,12 +39,12 @@ pub(crate) struct PutArgs {
     size: Option<u64>,
     /// The digest that is computed and compared: that of `digest`, otherwise md5, unless told otherwise.
     #[serde(default)]
+    #[schemars(with = "Algorithm")]
     algorithm: Option<Algorithm>,
     /// The digest that the whole file must have, as ALGORITHM:HEX. It may also come on channel 1, after the data.
     #[serde(default)]
     digest: Option<String>,
-    /// A name for this upload: 1 to 64 letters, digits, "_" and "-", made at random. With it, the beginning of an upload
-    /// that was cut is kept.
+    /// A random name for this upload: 1 to 64 letters, digits, "_" and "-". With it, what is cut can be carried on.
     #[serde(default)]
     token: Option<String>,
     /// Whether to carry on where the upload of this token was cut: the header says from where.
@@ -70,6 +70,7 @@ pub(crate) struct PutArgs {
     mode: Option<u32>,
     /// What the file survives once it is stored, instead of the plugin's own setting.
     #[serde(default)]
+    #[schemars(with = "Durability")]
     durability: Option<Durability>,
     /// Whether missing directories are made.
     #[serde(default)]
@@ -177,7 +178,7 @@ pub(crate) async fn put(shared: &Arc<Shared>, call: &mut Call) -> Result<(), Sta
         () = std::future::ready(()) => {}
     }
     let shared = Arc::clone(shared);
-    let prepare = move || Upload::prepare(&shared, order, claim, resume, parents);
+    let prepare = move || Upload::prepare(&shared, order, claim, resume, parents)?.allocate();
     if inflow.is_whole() {
         let receipt = blocking(move || {
             let upload = prepare()?;

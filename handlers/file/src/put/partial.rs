@@ -155,7 +155,7 @@ impl Uploads {
         resume: bool,
     ) -> Result<Partial, Status> {
         let refuse = |error: Errno| refusal::of(&place.path, error);
-        let mut dir = dir_for(root, place).map_err(refuse)?;
+        let mut dir = self.dir_for(root, place).map_err(refuse)?;
         for attempt in 0..ATTEMPTS_MAX {
             let random = self.random.hash_one((attempt, SystemTime::now()));
             let name = claim.map_or_else(|| format!("{TEMPORARY}{random:016x}"), |claim| claim.key.0.clone());
@@ -168,11 +168,23 @@ impl Uploads {
                 // Somebody else took the name or swept the file away.
                 Ok(None) | Err(Errno::EXIST) => {}
                 // Somebody removed the directory itself.
-                Err(Errno::NOENT) => dir = dir_for(root, place).map_err(refuse)?,
+                Err(Errno::NOENT) => dir = self.dir_for(root, place).map_err(refuse)?,
                 Err(error) => return Err(refuse(error)),
             }
         }
         Err(refusal::busy(&place.path))
+    }
+
+    /// The directory of uploads on the same file system as `place`: the root's, or one beside the file itself. Those are
+    /// many and unknown at the start, so each is swept when it is used.
+    fn dir_for(&self, root: &Root, place: &Place) -> Result<OwnedFd, Errno> {
+        let uploads = make_uploads(root.dir())?;
+        if Meta::of(&uploads)?.identity.device == Meta::of(&place.dir)?.identity.device {
+            return Ok(uploads);
+        }
+        let uploads = make_uploads(&place.dir)?;
+        self.sweep_dir(&uploads, |_| {});
+        Ok(uploads)
     }
 
     /// Whether one more cut upload may be kept in `dir`.
@@ -242,15 +254,6 @@ pub(crate) fn sweep_later(shared: &Arc<Shared>, pause: Duration) {
 /// Whether a file in a directory of uploads is a cut upload that nobody writes.
 pub(crate) fn is_kept(dir: &OwnedFd, name: &OsStr) -> bool {
     name.as_bytes().starts_with(KEPT.as_bytes()) && lock_existing(dir, name).is_some()
-}
-
-/// The directory of uploads on the same file system as `place`: the root's, or one beside the file itself.
-fn dir_for(root: &Root, place: &Place) -> Result<OwnedFd, Errno> {
-    let uploads = make_uploads(root.dir())?;
-    if Meta::of(&uploads)?.identity.device == Meta::of(&place.dir)?.identity.device {
-        return Ok(uploads);
-    }
-    make_uploads(&place.dir)
 }
 
 fn make_uploads(dir: &OwnedFd) -> Result<OwnedFd, Errno> {

@@ -8,7 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use plugd_core::Status;
-use rustix::fs::{AtFlags, Mode, RenameFlags, fchmod, fdatasync, fsync, linkat, renameat, renameat_with, unlinkat};
+use rustix::fs::{
+    AtFlags, FallocateFlags, Mode, RenameFlags, fallocate, fchmod, fdatasync, fsync, linkat, renameat, renameat_with,
+    unlinkat,
+};
 use rustix::io::Errno;
 
 use super::partial::Partial;
@@ -25,9 +28,10 @@ const INHERITED_MODE_BITS: u32 = 0o777;
 
 type Name<'a> = (BorrowedFd<'a>, &'a Path);
 
-/// The calls that a disk may refuse at the last moment. Tests put refusing ones in their place.
+/// The calls that a full disk refuses. Tests put refusing ones in their place.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Disk {
+    pub(crate) allocate: fn(&File, start: u64, len: u64) -> Result<(), Errno>,
     pub(crate) sync: fn(&File, with_marks: bool) -> Result<(), Errno>,
     pub(crate) rename: fn(Name<'_>, Name<'_>) -> Result<(), Errno>,
 }
@@ -35,6 +39,7 @@ pub(crate) struct Disk {
 impl Default for Disk {
     fn default() -> Disk {
         Disk {
+            allocate: |file, start, len| fallocate(file, FallocateFlags::KEEP_SIZE, start, len),
             sync: |file, with_marks| if with_marks { fsync(file) } else { fdatasync(file) },
             rename: |(from, old), (to, new)| renameat(from, old, to, new),
         }
@@ -53,6 +58,11 @@ pub(crate) struct Publisher {
 impl Publisher {
     pub(crate) fn new(disk: Disk) -> Publisher {
         Publisher { disk, locks: std::array::from_fn(|_| Mutex::default()), hash: RandomState::new() }
+    }
+
+    /// Takes the space for `len` bytes from `start` on, without making the file longer.
+    pub(crate) fn allocate(&self, file: &File, start: u64, len: u64) -> Result<(), Errno> {
+        (self.disk.allocate)(file, start, len)
     }
 
     /// Waits until the disk has a file's content; with `with_marks` also its mode and times.

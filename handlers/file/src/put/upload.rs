@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use plugd_core::Status;
-use rustix::fs::{AtFlags, FallocateFlags, fallocate, unlinkat};
+use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -22,8 +22,8 @@ use crate::space::Reservation;
 use crate::version::Identity;
 use crate::{Shared, refusal};
 
-/// From how many bytes on space is reserved up front: below, a full disk shows soon enough.
-const RESERVED_LEN_LEAST: u64 = 1 << 20;
+/// From how many bytes on space is taken up front: below, a full disk shows soon enough.
+const ALLOCATED_LEN_LEAST: u64 = 1 << 20;
 
 /// The most slices that one system call takes (UIO_MAXIOV).
 const SLICES_MAX: usize = 1024;
@@ -121,14 +121,21 @@ impl Upload {
         }
         let sought = self.partial.file.seek(SeekFrom::Start(self.len));
         sought.map_err(|error| refusal::of(&self.place.path, error))?;
-        if size - self.len.min(size) >= RESERVED_LEN_LEAST {
-            let reserved = fallocate(&self.partial.file, FallocateFlags::KEEP_SIZE, self.len, size - self.len);
+        Ok(())
+    }
+
+    /// Takes the space for the whole file on the disk now, where the file system can: a full disk shows before the first
+    /// byte, and not after the last but one.
+    pub(crate) fn allocate(self) -> Result<Upload, Status> {
+        let missing = self.order.size.unwrap_or(0).saturating_sub(self.len);
+        if missing >= ALLOCATED_LEN_LEAST {
+            let allocated = self.shared.publisher.allocate(&self.partial.file, self.len, missing);
             // Not every file system can, and what it cannot do now it may still do later.
-            if let Err(error @ (Errno::NOSPC | Errno::DQUOT)) = reserved {
+            if let Err(error @ (Errno::NOSPC | Errno::DQUOT)) = allocated {
                 return Err(refusal::of(&self.place.path, error));
             }
         }
-        Ok(())
+        Ok(self)
     }
 
     /// How many bytes there were in the beginning.
@@ -215,14 +222,16 @@ impl Upload {
     }
 
     /// Puts the file into its place; returns how many bytes the file had that it replaced.
-    fn publish(&self) -> Result<u64, Status> {
+    fn publish(&mut self) -> Result<u64, Status> {
         let refuse = |error: Errno| refusal::of(&self.place.path, error);
         let Order { mode, mtime, durability, .. } = &self.order;
         let publisher = &self.shared.publisher;
         let found = self.place.find()?;
         let has_marks = super::publish::mark(&self.partial.file, *mode, *mtime, found.as_ref()).map_err(refuse)?;
         if *durability != Durability::None {
-            publisher.sync(&self.partial.file, has_marks).map_err(refuse)?;
+            // What the disk did not take may still be in memory, and the next attempt may be told that all is well.
+            let synced = publisher.sync(&self.partial.file, has_marks);
+            synced.inspect_err(|_| self.fate = Fate::Spoiled).map_err(refuse)?;
         }
         let found = publisher.put_in_place(&self.partial, &self.place, |found| {
             refuse_unwanted(&self.place, &self.order, found)?;
@@ -329,4 +338,100 @@ fn write_all(file: &mut std::fs::File, pieces: &[Bytes]) -> std::io::Result<()> 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::put::Disk;
+    use crate::put::partial::Key;
+
+    fn shared(root: &Path, disk: Disk) -> Arc<Shared> {
+        let settings = serde_json::from_value(json!({ "root": "", "writable": true })).expect("good settings");
+        Shared::open(root, settings, disk).expect("a root")
+    }
+
+    async fn prepare(shared: &Arc<Shared>, token: Option<&str>, resume: bool) -> Upload {
+        let claim = match token {
+            Some(token) => {
+                let key = Key::new(token, Path::new("a")).expect("a good token");
+                Some(shared.uploads.claim(key).await.expect("nobody else"))
+            }
+            None => None,
+        };
+        let order = Order {
+            path: "a".into(),
+            size: Some(5),
+            algorithm: Algorithm::None,
+            no_clobber: false,
+            replaces: None,
+            mtime: None,
+            mode: None,
+            durability: Durability::Full,
+        };
+        Upload::prepare(shared, order, claim, resume, false).expect("room")
+    }
+
+    /// Stores a file on a disk that is full at the last moment, and returns how many uploads are left.
+    async fn fail(root: &Path, disk: Disk, token: Option<&str>) -> usize {
+        fs::write(root.join("a"), "old").expect("a file");
+        let mut upload = prepare(&shared(root, disk), token, false).await;
+        upload.write(&[Bytes::from("hello")]).expect("room");
+        let status = upload.finish(&[], None).expect_err("a full disk");
+        assert_eq!(status.to_string(), "resource_exhausted (no-space): no space left for \"a\"");
+        assert_eq!(fs::read_to_string(root.join("a")).expect("the old file"), "old");
+        fs::read_dir(root.join(".plugd-uploads")).expect("a directory").count()
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_is_full_when_it_is_asked_to_keep_the_file_leaves_the_old_one() {
+        let full = Disk { sync: |_, _| Err(Errno::NOSPC), ..Disk::default() };
+        for token in [None, Some("t")] {
+            let root = tempfile::tempdir().expect("a directory");
+            assert_eq!(fail(root.path(), full, token).await, 0, "the space is free again");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_is_full_when_the_name_is_changed_leaves_the_old_file() {
+        let full = Disk { rename: |_, _| Err(Errno::NOSPC), ..Disk::default() };
+        let root = tempfile::tempdir().expect("a directory");
+        assert_eq!(fail(root.path(), full, None).await, 0, "the space is free again");
+        assert_eq!(fail(root.path(), full, Some("t")).await, 1, "it can be carried on");
+        let upload = prepare(&shared(root.path(), Disk::default()), Some("t"), true).await;
+        assert_eq!(upload.offset(), 5, "nothing is sent again");
+        assert!(upload.finish(&[], None).expect("room").published);
+        assert_eq!(fs::read_to_string(root.path().join("a")).expect("the new file"), "hello");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_has_no_room_for_what_is_announced_refuses_it_before_the_first_byte() {
+        let full = Disk { allocate: |_, _, _| Err(Errno::NOSPC), ..Disk::default() };
+        let unable = Disk { allocate: |_, _, _| Err(Errno::OPNOTSUPP), ..Disk::default() };
+        let root = tempfile::tempdir().expect("a directory");
+        let mut upload = prepare(&shared(root.path(), full), None, false).await;
+        upload.order.size = Some(10 << 20);
+        assert_eq!(upload.allocate().expect_err("a full disk").reason(), "no-space");
+        assert_eq!(fs::read_dir(root.path().join(".plugd-uploads")).expect("a directory").count(), 0);
+        let mut upload = prepare(&shared(root.path(), unable), None, false).await;
+        upload.order.size = Some(10 << 20);
+        assert!(upload.allocate().is_ok(), "it may work all the same");
+    }
+
+    #[tokio::test]
+    async fn many_small_pieces_are_all_written() {
+        let root = tempfile::tempdir().expect("a directory");
+        let mut upload = prepare(&shared(root.path(), Disk::default()), None, false).await;
+        upload.order.size = None;
+        let pieces: Vec<Bytes> = (0..3 * SLICES_MAX).map(|number| Bytes::from(number.to_string())).collect();
+        let expected: String = (0..3 * SLICES_MAX).map(|number| number.to_string()).collect();
+        upload.write(&pieces).expect("room");
+        upload.finish(&[], None).expect("a stored file");
+        assert_eq!(fs::read_to_string(root.path().join("a")).expect("the file"), expected);
+    }
 }

@@ -1,13 +1,20 @@
 //! The peers: plugd, the raw limits, and what users would pick instead.
 
 pub mod grpc;
+pub mod nginx;
 pub mod raw;
+pub mod sendfile;
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
 use plugd_core::wire::{FrameHeader, Hello, Kind, Open};
 
 use crate::load::Dialect;
@@ -21,56 +28,93 @@ pub struct Peer {
 
 impl Peer {
     /// Starts a program whose first line ends with its address.
-    pub fn start(mut command: Command) -> Peer {
-        let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().expect("the peer's program");
+    pub fn start(command: Command) -> Peer {
+        Peer::try_start(command).expect("a peer")
+    }
+
+    /// As [`start`](Peer::start), for a program that may be missing or fail.
+    ///
+    /// # Errors
+    ///
+    /// What happened, for people.
+    pub fn try_start(mut command: Command) -> Result<Peer, String> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn();
+        let mut child = child.map_err(|error| format!("{program} cannot be started: {error}"))?;
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("a line of text");
         let address = line.trim_end().rsplit(['/', ' ']).next().unwrap_or_default().parse();
-        Peer { address: address.expect("an address"), child }
+        // In a peer from here on, so that it is ended in any case.
+        let peer = Peer { address: address.unwrap_or(SocketAddr::from(([0; 4], 0))), child };
+        match peer.address.port() {
+            0 => Err(format!("{program} says {line:?} instead of its address")),
+            _ => Ok(peer),
+        }
     }
 
-    /// Starts this program as the server `name`.
-    pub fn start_own(name: &str) -> Peer {
+    /// The command of this program as a server: `serve-raw`, `serve-grpc` or `serve-sendfile FILE`.
+    pub fn own_command<A: AsRef<OsStr>>(args: &[A]) -> Command {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command.arg(name);
-        Peer::start(command)
+        command.args(args);
+        command
     }
 
-    /// Starts a plugd of this configuration on a free port.
-    pub fn start_plugd(program: &Path, dir: &Path, plugins: &str) -> Peer {
+    /// The command of a plugd of this configuration on a free port.
+    pub fn plugd_command(program: &Path, dir: &Path, plugins: &str) -> Command {
         let config = dir.join("plugins.toml");
         let text = format!("[server]\nlog = \"warn\"\nconnections_max = 20000\nidle_timeout = \"1h\"\n{plugins}");
         std::fs::write(&config, text).expect("a file");
         let mut command = Command::new(program);
         command.args(["--listen", "tcp://127.0.0.1:0", "--config"]).arg(config);
-        Peer::start(command)
+        command
     }
 
     /// Starts redis on a free port, where it is installed.
     pub fn start_redis() -> Option<Peer> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
+        let port = free_port();
         let mut command = Command::new("redis-server");
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        let child = command.stdout(Stdio::null()).stdin(Stdio::null()).spawn().ok()?;
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        for _ in 0..100 {
-            if std::net::TcpStream::connect(address).is_ok() {
-                return Some(Peer { address, child });
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        None
+        Peer::start_listening(command, SocketAddr::from(([127, 0, 0, 1], port)))
     }
 
-    /// The processor time that the peer has used, by all its threads.
-    pub fn cpu_seconds(&self) -> f64 {
-        let mut nanoseconds = 0u64;
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("a running peer");
-        for thread in threads.flatten() {
-            let stat = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-            nanoseconds += stat.split(' ').next().and_then(|spent| spent.parse::<u64>().ok()).unwrap_or_default();
+    /// Starts the server of Python's library, where Python is installed.
+    pub fn start_python() -> Option<Peer> {
+        is_installed("python3").then(|| {
+            let mut command = Command::new("python3");
+            command.args(["-c", include_str!("socketserver.py")]);
+            Peer::start(command)
+        })
+    }
+
+    /// Starts a program that does not say when it listens; `None` where it is not installed.
+    ///
+    /// # Panics
+    ///
+    /// When nothing listens there after five seconds.
+    fn start_listening(mut command: Command, address: SocketAddr) -> Option<Peer> {
+        let child = command.stdout(Stdio::null()).stdin(Stdio::null()).spawn().ok()?;
+        let peer = Peer { address, child };
+        for _ in 0..100 {
+            if TcpStream::connect(address).is_ok() {
+                return Some(peer);
+            }
+            std::thread::sleep(Duration::from_millis(50));
         }
-        nanoseconds as f64 / 1e9
+        panic!("{:?} does not listen on {address}", command.get_program());
+    }
+
+    /// The server: what the child has started, as strace does and ends with it, or the child itself.
+    fn pid(&self) -> Pid {
+        let id = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let started = children.split(' ').next().and_then(|pid| pid.parse().ok());
+        Pid::from_raw(started.unwrap_or(id as i32))
+    }
+
+    /// The processor time that the peer has used, by all its threads, those that have ended included.
+    pub fn cpu_seconds(&self) -> f64 {
+        let clock = clock_getcpuclockid(self.pid()).expect("a running peer");
+        Duration::from(clock.now().expect("a running peer")).as_secs_f64()
     }
 
     /// The memory that the peer holds, in KiB.
@@ -82,17 +126,38 @@ impl Peer {
 }
 
 impl Drop for Peer {
+    /// By SIGTERM, and by SIGKILL where that did not help within five seconds.
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        let pid = self.pid();
+        let _ = kill(pid, Signal::SIGTERM);
+        for _ in 0..500 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = kill(pid, Signal::SIGKILL);
         let _ = self.child.wait();
     }
+}
+
+/// Whether a program can be started by its name alone.
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
 }
 
 fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
     [&FrameHeader::new(kind, payload.len() as u32).encode()[..], payload].concat()
 }
 
-fn hello() -> Vec<u8> {
+/// What both sides of plugd say first.
+pub fn hello() -> Vec<u8> {
     Hello { data_len_max: 1 << 20 }.encode().to_vec()
 }
 
@@ -101,31 +166,34 @@ pub fn plugd_stream(command: &str, payload: &[u8], answer: &[u8]) -> Dialect {
     Dialect {
         hello: [hello(), frame(Kind::Open, &Open::new(command).encode())].concat(),
         welcome: hello(),
-        request: frame(Kind::Data, payload),
-        answer: frame(Kind::Data, answer),
+        ..Dialect::plain(frame(Kind::Data, payload), frame(Kind::Data, answer))
     }
 }
 
 /// Whole calls of plugd.
 pub fn plugd_unary(command: &str, payload: &[u8], answer: &[u8]) -> Dialect {
     let open = frame(Kind::Open, &Open::new(command).encode());
-    Dialect {
-        hello: hello(),
-        welcome: hello(),
-        request: [open, frame(Kind::Data, payload), frame(Kind::EndOfInput, b"")].concat(),
-        answer: [frame(Kind::Data, answer), frame(Kind::End, b"")].concat(),
-    }
+    let request = [open, frame(Kind::Data, payload), frame(Kind::EndOfInput, b"")].concat();
+    let answer = [frame(Kind::Data, answer), frame(Kind::End, b"")].concat();
+    Dialect { hello: hello(), welcome: hello(), ..Dialect::plain(request, answer) }
+}
+
+/// A call of plugd that is sent no data; `args` is a JSON object.
+pub fn plugd_call(command: &str, args: &str) -> Vec<u8> {
+    let args = serde_json::from_str(args).expect("a JSON object");
+    let open = Open { args: Some(args), ..Open::new(command) };
+    [frame(Kind::Open, &open.encode()), frame(Kind::EndOfInput, b"")].concat()
 }
 
 /// Messages with four bytes of length before them.
 pub fn raw(payload: &[u8]) -> Dialect {
     let message = [&(payload.len() as u32).to_be_bytes()[..], payload].concat();
-    Dialect { hello: Vec::new(), welcome: Vec::new(), request: message.clone(), answer: message }
+    Dialect::plain(message.clone(), message)
 }
 
 /// `ECHO` of redis.
 pub fn redis_echo(payload: &[u8]) -> Dialect {
     let bulk = [format!("${}\r\n", payload.len()).as_bytes(), payload, b"\r\n"].concat();
     let request = [b"*2\r\n$4\r\nECHO\r\n", &bulk[..]].concat();
-    Dialect { hello: Vec::new(), welcome: Vec::new(), request, answer: bulk }
+    Dialect::plain(request, bulk)
 }
