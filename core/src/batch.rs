@@ -1,6 +1,6 @@
 //! Pieces of data that arrived together.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::Data;
 use crate::wire::{FRAME_HEADER_LEN, Frame, FrameHeader, FrameLimits, Kind};
@@ -26,7 +26,7 @@ pub struct Batch {
 impl Batch {
     /// Cuts DATA frames that are whole off the front of `arrived`, until another kind of frame comes, or a bad one, or
     /// `len_max` bytes were taken.
-    pub(crate) fn cut(arrived: &mut Bytes, limits: FrameLimits, len_max: usize) -> Batch {
+    pub(crate) fn cut(arrived: &mut BytesMut, limits: FrameLimits, len_max: usize) -> Batch {
         let (mut taken, mut payload_len, mut longest_len) = (0, 0, 0);
         while taken < len_max
             && let Ok(Some(FrameHeader { kind: Kind::Data, payload_len: len, .. })) =
@@ -64,15 +64,13 @@ impl Batch {
     }
 }
 
-/// Takes bytes off the front. What is short leaves its memory with `arrived`, to be read into again; what is long takes
-/// it along, so that its holder may write to it.
-fn take_front(arrived: &mut Bytes, len: usize) -> Bytes {
-    if len > SHORT_LEN_MAX {
-        return arrived.split_to(len);
+/// Takes bytes off the front. What is short leaves its memory with `arrived`, to be read into again; what is long and
+/// all there is takes it along, so that its holder may write to it.
+fn take_front(arrived: &mut BytesMut, len: usize) -> Bytes {
+    if len > SHORT_LEN_MAX && len == arrived.len() {
+        return std::mem::take(arrived).freeze();
     }
-    let front = arrived.slice(..len);
-    arrived.advance(len);
-    front
+    arrived.split_to(len).freeze()
 }
 
 impl Iterator for Batch {
@@ -99,11 +97,11 @@ mod tests {
         [&FrameHeader { payload_len: payload.len() as u32, ..header }.encode()[..], payload].concat()
     }
 
-    fn arrived() -> Bytes {
+    fn arrived() -> BytesMut {
         let more = FrameHeader { more: true, channel: 3, ..FrameHeader::new(Kind::Data, 0) };
         let data = FrameHeader::new(Kind::Data, 0);
         [frame(more, b"ab"), frame(data, b""), frame(data, b"cde"), frame(FrameHeader::new(Kind::EndOfInput, 0), b"")]
-            .concat()
+            .concat()[..]
             .into()
     }
 
@@ -119,25 +117,25 @@ mod tests {
 
     #[test]
     fn a_batch_ends_at_its_bound_before_a_part_of_a_frame_and_before_a_bad_one() {
-        let cut = |mut bytes: Bytes, limits, len_max| Batch::cut(&mut bytes, limits, len_max).count();
+        let cut = |mut bytes: BytesMut, limits, len_max| Batch::cut(&mut bytes, limits, len_max).count();
         let limits = FrameLimits::default();
         assert_eq!(cut(arrived(), limits, 1), 1);
         assert_eq!(cut(arrived(), limits, 11), 2);
-        assert_eq!(cut(arrived().slice(..28), limits, usize::MAX), 2);
+        assert_eq!(cut(arrived().split_to(28), limits, usize::MAX), 2);
         assert_eq!(cut(arrived(), FrameLimits { data_len_max: 2, ..limits }, usize::MAX), 2);
-        assert_eq!(cut(Bytes::new(), limits, usize::MAX), 0);
+        assert_eq!(cut(BytesMut::new(), limits, usize::MAX), 0);
     }
 
     #[test]
     fn frames_are_passed_on_only_to_who_takes_the_longest() {
         let batch = Batch::cut(&mut arrived(), FrameLimits::default(), usize::MAX);
-        assert_eq!(batch.frames_within(3), Some(&arrived().slice(..29)));
+        assert_eq!(batch.frames_within(3), Some(&arrived().split_to(29).freeze()));
         assert_eq!(batch.frames_within(2), None);
     }
 
     #[test]
     fn a_long_piece_owns_its_memory() {
-        let mut bytes = Bytes::from(frame(FrameHeader::new(Kind::Data, 0), &[7; SHORT_LEN_MAX]));
+        let mut bytes = BytesMut::from(&frame(FrameHeader::new(Kind::Data, 0), &[7; SHORT_LEN_MAX])[..]);
         let batch = Batch::cut(&mut bytes, FrameLimits::default(), usize::MAX);
         let last = batch.last().expect("a piece");
         assert!(last.payload.try_into_mut().is_ok());

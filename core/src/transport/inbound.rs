@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
@@ -23,8 +23,8 @@ const READ_LEN_MAX: usize = 256 << 10;
 /// Memory grows with the bytes that have arrived and never with a length that was merely announced.
 #[derive(Debug)]
 pub struct Inbound {
-    /// What has arrived; frames are cut out of it without being copied.
-    arrived: Bytes,
+    /// What has arrived; frames are cut off it without being copied, and more is read behind it meanwhile.
+    arrived: BytesMut,
     limits: FrameLimits,
     read_len: usize,
 }
@@ -32,7 +32,7 @@ pub struct Inbound {
 impl Inbound {
     /// An empty half that accepts frames up to `limits`.
     pub fn new(limits: FrameLimits) -> Inbound {
-        Inbound { arrived: Bytes::new(), limits, read_len: READ_LEN_LEAST }
+        Inbound { arrived: BytesMut::new(), limits, read_len: READ_LEN_LEAST }
     }
 
     /// How many bytes have arrived and not been taken.
@@ -80,7 +80,16 @@ impl Inbound {
     /// [`FrameError`]; nothing that follows can be read.
     #[inline]
     pub fn take(&mut self) -> Result<Option<Frame>, FrameError> {
-        Frame::take(&mut self.arrived, self.limits)
+        let Some(header) = self.peek()? else {
+            return Ok(None);
+        };
+        let end = FRAME_HEADER_LEN + header.payload_len as usize;
+        if self.arrived.len() < end {
+            return Ok(None);
+        }
+        let mut payload = self.arrived.split_to(end).freeze();
+        payload.advance(FRAME_HEADER_LEN);
+        Ok(Some(Frame { header, payload }))
     }
 
     /// Takes DATA frames that are whole until another kind of frame comes, or a bad one, or `len_max` bytes were taken.
@@ -107,13 +116,11 @@ impl Inbound {
         R: AsyncRead + Unpin + ?Sized,
     {
         let wanted = self.missing_len().clamp(self.read_len, READ_LEN_MAX);
-        let mut buf = into_mut(std::mem::take(&mut self.arrived));
-        if buf.capacity() - buf.len() < wanted {
-            buf.reserve(wanted);
+        // What is left of the memory is used up first: new memory has to be found, and what has arrived copied into it.
+        if self.arrived.capacity() - self.arrived.len() < wanted / 2 {
+            self.arrived.reserve(wanted);
         }
-        let filled = poll_read_buf(Pin::new(io), cx, &mut buf);
-        self.arrived = buf.freeze();
-        let read = ready!(filled)?;
+        let read = ready!(poll_read_buf(Pin::new(io), cx, &mut self.arrived))?;
         if read >= self.read_len {
             self.read_len = (self.read_len * 2).min(READ_LEN_MAX);
         }
@@ -145,13 +152,8 @@ impl Inbound {
     /// Gives the memory back when nothing is waiting, so that an idle connection holds none.
     pub fn release(&mut self) {
         if self.arrived.is_empty() {
-            self.arrived = Bytes::new();
+            self.arrived = BytesMut::new();
             self.read_len = READ_LEN_LEAST;
         }
     }
-}
-
-/// Makes bytes writable again: in place when no frame that was cut out of them is left, else by copying what is left.
-fn into_mut(bytes: Bytes) -> BytesMut {
-    bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
 }
