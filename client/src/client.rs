@@ -93,6 +93,11 @@ impl Client {
         (self.sender, self.receiver)
     }
 
+    /// Puts the halves of one connection together again, once the last of the calls on it has its answer.
+    pub fn from_halves(sender: Sender, receiver: Receiver) -> Client {
+        Client { sender, receiver }
+    }
+
     /// Gives up the call that runs, if one does, and drops the connection.
     ///
     /// Waits up to `patience` for the end of the call. Where the CANCEL cannot be written, or no end comes, a TCP

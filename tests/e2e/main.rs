@@ -3,7 +3,12 @@
 mod bench;
 mod commands;
 mod connection;
+mod file_server;
 mod files;
+mod files_names;
+mod files_resume;
+mod files_sync;
+mod files_trees;
 mod knocks;
 mod lifecycle;
 mod log;

@@ -30,8 +30,14 @@ fn an_unknown_command_says_what_there_is() {
     for (command, reason) in [
         ("uper", "no plugin \"uper\"; did you mean \"upper\"?; available: echo, files, shell, upper"),
         ("off", "plugin \"off\" is disabled on this server; available: echo, files, shell, upper"),
-        ("files.gte", "no operation \"gte\" in plugin \"files\"; did you mean \"get\"?; available: get, put, ls, stat"),
-        ("files", "plugin \"files\" has several operations; name one; available: get, put, ls, stat"),
+        (
+            "files.gte",
+            "no operation \"gte\" in plugin \"files\"; did you mean \"get\"?; available: get, put, ls, stat, digest, mkdir, rm, mv, copy, df",
+        ),
+        (
+            "files",
+            "plugin \"files\" has several operations; name one; available: get, put, ls, stat, digest, mkdir, rm, mv, copy, df",
+        ),
     ] {
         let outcome = server.run(["call", command]);
         assert_eq!((outcome.code, outcome.text()), (Some(64 + 5), ""));

@@ -17,6 +17,8 @@ pub(crate) struct Answer {
     pub(crate) text: String,
     /// A line for people on stderr.
     pub(crate) note: Option<String>,
+    /// Whether everything was printed as it came.
+    pub(crate) is_printed: bool,
     /// What went wrong although there is an answer; it then decides the exit code.
     pub(crate) failure: Option<Failure>,
     /// The exit code.

@@ -4,14 +4,16 @@
 //! ok      boolean: whether the verb did what was asked
 //! status  object, how the call ended: code, name, reason, message, origin, retry; absent when no end arrived
 //! head    object, the handler's own header, or null
-//! data    the payload: text; for list, describe, ping, ls, stat, get, put and bench a JSON value; absent when it is no UTF-8
+//! data    the payload: text; for list, describe, ping, bench and the verbs for files a JSON value; absent when it is no
+//!         UTF-8
 //! data_base64  string, the payload when it is no UTF-8 text; absent otherwise
 //! side    object, by channel number: objects with data or data_base64, as above
 //! trailer object, what the handler adds to the end, or null
 //! error   object: kind (connect, lost, protocol, usage, io, limit or signal) and message; absent unless this side failed
 //! ```
 //!
-//! It stands on one line of stdout. Payload is collected up to [`REPLY_LEN_MAX`](crate::REPLY_LEN_MAX) bytes.
+//! It stands on one line of stdout. `ls` prints a line for each entry instead, and the object only when it fails, as the
+//! last line. Payload is collected up to [`REPLY_LEN_MAX`](crate::REPLY_LEN_MAX) bytes.
 
 use std::collections::BTreeMap;
 
@@ -77,6 +79,9 @@ impl Envelope {
     pub(crate) fn of_failure(failure: &Failure) -> Envelope {
         if let Failure::Status(reply) = failure {
             return Envelope::of_reply(reply, None);
+        }
+        if let Failure::Several { first, data, .. } = failure {
+            return Envelope { payload: Payload::Json(data.clone()), ..Envelope::of_failure(first) };
         }
         let message = failure.line().unwrap_or_else(|| "stopped".to_owned());
         Envelope {

@@ -33,6 +33,7 @@ pub(crate) fn of_failure(failure: &Failure) -> u8 {
         Failure::Client(error) => of_client_error(error),
         Failure::Status(reply) => of_status(&reply.status),
         Failure::Io { .. } | Failure::StdoutClosed => LOCAL,
+        Failure::Several { first, .. } => of_failure(first),
         Failure::Signal(signal) => of_signal(*signal),
     }
 }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 
 use plugd_core::Origin;
+use serde_json::Value;
 
 use super::text::one_line;
 use crate::{ClientError, Reply, Status};
@@ -21,6 +22,8 @@ pub(crate) enum Failure {
     Io { what: String, source: io::Error },
     /// Nobody reads stdout any more, which needs no words.
     StdoutClosed,
+    /// Some of several files failed, the first of them so; what became of all is in `data`, and in a line for people.
+    Several { first: Box<Failure>, data: Value, line: String },
     /// The signal of this number asked the program to stop.
     Signal(u8),
 }
@@ -61,6 +64,7 @@ impl Failure {
             Failure::Client(_) => "protocol",
             Failure::Status(_) => "status",
             Failure::Io { .. } | Failure::StdoutClosed => "io",
+            Failure::Several { first, .. } => first.kind(),
             Failure::Signal(_) => "signal",
         }
     }
@@ -72,6 +76,7 @@ impl Failure {
             Failure::Client(error) => Some(one_line(&chain(error))),
             Failure::Status(reply) => Some(one_line(&reply.status.to_string())),
             Failure::Io { what, source } => Some(one_line(&format!("{what}: {source}"))),
+            Failure::Several { line, .. } => Some(line.clone()),
             Failure::StdoutClosed | Failure::Signal(_) => None,
         }
     }

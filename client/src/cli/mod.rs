@@ -13,20 +13,15 @@ mod envelope;
 mod exec;
 mod exit;
 mod failure;
-mod get;
+mod files;
 mod list;
-mod ls;
 mod options;
 mod output;
 mod ping;
-mod progress;
-mod put;
 mod session;
 mod signals;
-mod stat;
 mod stream;
 mod text;
-mod transfer;
 
 use std::process::ExitCode;
 
@@ -97,7 +92,11 @@ async fn answer(options: &Options, signals: &mut Signals) -> Result<Answer, Fail
         result = session.run(&options.verb) => result,
         signal = signals.next() => Err(Failure::Signal(signal)),
     };
+    let leftovers = session.leftovers();
     session.close().await;
+    if result.is_err() {
+        leftovers.lines().iter().for_each(|line| output::note(Some(line)));
+    }
     result
 }
 
@@ -109,6 +108,8 @@ async fn report(options: &Options, result: &Result<Answer, Failure>) -> u8 {
         Err(failure) => exit::of_failure(failure),
     };
     let printed = match result {
+        // Its lines are out, and they are the answer.
+        Ok(Answer { is_printed: true, .. }) => Ok(()),
         _ if options.json => Output::stdout().print(&Envelope::of(result).line()).await,
         Ok(answer) => Output::stdout().print(answer.text.as_bytes()).await,
         Err(_) => Ok(()),

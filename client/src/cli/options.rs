@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use super::bench::options::Bench;
 use super::failure::Failure;
-use super::{bench, call, get, put};
+use super::files::options::FileVerb;
+use super::{bench, call, files};
 use crate::ServerAddress;
 
 const AFTER_HELP: &str = "\
@@ -28,10 +29,11 @@ Exit codes:
 With --json, one line on stdout holds the result or the failure:
   {\"ok\": true, \"status\": {\"code\": 0, \"name\": \"ok\", \"reason\": \"\", \"message\": \"\",
    \"origin\": \"handler\", \"retry\": false}, \"head\": null, \"data\": \"text\", \"side\": {}, \"trailer\": null}
-  \"data\" is text, or a JSON value for list, describe, ping, ls, stat, get, put and bench; bytes that are no
+  \"data\" is text, or a JSON value for list, describe, ping, bench and the verbs for files; bytes that are no
   UTF-8 stand in \"data_base64\" instead. \"side\" holds side channels by number, in the same way.
   When this side fails there is no \"status\" but \"error\": {\"kind\": \"connect\", \"message\": \"...\"};
-  kinds are connect, lost, protocol, usage, io, limit and signal. At most 64 MiB of payload are collected.";
+  kinds are connect, lost, protocol, usage, io, limit and signal. At most 64 MiB of payload are collected.
+  ls prints one line for each entry instead, as it comes, and the object only when it fails, as the last line.";
 
 const CALL_AFTER_HELP: &str = "\
 Examples:
@@ -64,7 +66,7 @@ pub(crate) struct Options {
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
-    /// The plugin that get, put, ls, stat and exec call; needed only when several offer the operation
+    /// The plugin that exec and the verbs for files call; needed only when several offer the operation
     #[arg(long, value_name = "NAME", global = true)]
     pub(crate) plugin: Option<String>,
 
@@ -83,14 +85,8 @@ pub(crate) enum Verb {
     /// Call any command, with data from stdin unless told otherwise
     #[command(after_help = CALL_AFTER_HELP)]
     Call(Call),
-    /// Fetch a file; it appears under its name only when size and MD5 are right
-    Get(Get),
-    /// Drop a file; the server shows it under its name only when size and MD5 are right
-    Put(Put),
-    /// List a directory
-    Ls(Ls),
-    /// Show what is known about a file
-    Stat(Stat),
+    #[command(flatten)]
+    Files(FileVerb),
     /// Run a command, with stdin, stdout, stderr and exit code handed through
     Exec(Exec),
     /// Load a command, and measure how many answers come and how fast
@@ -123,34 +119,6 @@ pub(crate) struct Call {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Get {
-    /// The file on the server
-    pub(crate) remote: String,
-    /// The file here, or a directory for it; `-` is stdout; the last part of REMOTE when absent
-    pub(crate) local: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Put {
-    /// The file here; `-` is stdin
-    pub(crate) local: PathBuf,
-    /// The file on the server; the last part of LOCAL when absent
-    pub(crate) remote: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Ls {
-    /// The directory on the server; the plugin's root when absent
-    pub(crate) path: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Stat {
-    /// The file or directory on the server
-    pub(crate) path: String,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct Exec {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
@@ -178,8 +146,7 @@ impl Verb {
     pub(crate) fn check(&self, json: bool) -> Result<(), Failure> {
         match self {
             Verb::Call(options) => call::arguments(options).map(drop),
-            Verb::Get(options) => get::target(options, json).map(drop),
-            Verb::Put(options) => put::remote_name(options).map(drop),
+            Verb::Files(verb) => files::check(verb, json),
             Verb::Bench(options) => options.arguments().map(drop),
             _ => Ok(()),
         }

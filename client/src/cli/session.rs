@@ -8,9 +8,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::Answer;
 use super::failure::Failure;
+use super::files::{self, Leftovers};
 use super::options::{Options, Verb};
-use super::{bench, call, describe, directory, exec, get, list, ls, ping, put, stat};
-use crate::{Client, Exchange, Open, REPLY_LEN_MAX, Reply, Status};
+use super::{bench, call, describe, directory, exec, list, ping};
+use crate::{Client, ClientError, Exchange, Open, REPLY_LEN_MAX, Reply, Status};
 
 /// How much longer than its deadline a call is waited for: the server's own word on it is worth more than ours.
 const DEADLINE_SLACK: Duration = Duration::from_millis(500);
@@ -21,9 +22,11 @@ const ABANDON_PATIENCE: Duration = Duration::from_secs(1);
 /// A connected client, and what the command line says about its calls.
 #[derive(Debug)]
 pub(crate) struct Session<'o> {
-    client: Client,
+    /// Handed over to verbs that make connections of their own.
+    client: Option<Client>,
     options: &'o Options,
     started: Instant,
+    leftovers: Leftovers,
 }
 
 impl<'o> Session<'o> {
@@ -32,11 +35,34 @@ impl<'o> Session<'o> {
             None => Client::connect(&options.server).await?,
             Some(wait) => Client::connect_with_wait(&options.server, wait).await?,
         };
-        Ok(Session { client, options, started: Instant::now() })
+        Ok(Session { client: Some(client), options, started: Instant::now(), leftovers: Leftovers::default() })
     }
 
     pub(crate) fn options(&self) -> &'o Options {
         self.options
+    }
+
+    /// When the time that `--timeout` allows is over.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.options.timeout.map(|timeout| self.started + timeout)
+    }
+
+    /// Partial files that the verb has begun and not finished.
+    pub(crate) fn leftovers(&self) -> Leftovers {
+        self.leftovers.clone()
+    }
+
+    /// The connection, for a verb that makes others beside it.
+    pub(crate) fn take_client(&mut self) -> Option<Client> {
+        self.client.take()
+    }
+
+    /// Connects again where the connection is of no more use.
+    pub(crate) async fn reconnect_if_closed(&mut self) -> Result<(), Failure> {
+        if self.client.as_ref().is_none_or(Client::is_closed) {
+            self.client = Some(Client::connect(&self.options.server).await?);
+        }
+        Ok(())
     }
 
     /// Runs the verb, for no longer than `--timeout` says.
@@ -56,10 +82,7 @@ impl<'o> Session<'o> {
             Verb::Describe(options) => describe::run(self, options).await,
             Verb::Ping => ping::run(self).await,
             Verb::Call(options) => call::run(self, options).await,
-            Verb::Get(options) => get::run(self, options).await,
-            Verb::Put(options) => put::run(self, options).await,
-            Verb::Ls(options) => ls::run(self, options).await,
-            Verb::Stat(options) => stat::run(self, options).await,
+            Verb::Files(verb) => files::run(self, verb).await,
             Verb::Exec(options) => exec::run(self, options).await,
             Verb::Bench(options) => bench::run(self, options).await,
         }
@@ -68,7 +91,8 @@ impl<'o> Session<'o> {
     /// Opens a call.
     pub(crate) async fn open(&mut self, command: &str, args: Map<String, Value>) -> Result<Exchange<'_>, Failure> {
         let header = self.header(command, &args);
-        Ok(self.client.open(&header).await?)
+        let client = self.client.as_mut().ok_or(ClientError::Closed)?;
+        Ok(client.open(&header).await?)
     }
 
     /// The opening header of a call, with the time that is left for it.
@@ -97,16 +121,22 @@ impl<'o> Session<'o> {
 
     /// The command for `operation`: of the plugin that `--plugin` names, or else of the only one that offers it.
     pub(crate) async fn command(&mut self, operation: &str) -> Result<String, Failure> {
-        let plugin = match &self.options.plugin {
-            Some(plugin) => plugin.clone(),
-            None => directory::fetch(self).await?.1.only_plugin_with(operation)?,
-        };
-        Ok(format!("{plugin}.{operation}"))
+        Ok(format!("{}.{operation}", self.plugin_with(operation).await?))
+    }
+
+    /// The plugin that `--plugin` names, or else the only one that offers `operation`.
+    pub(crate) async fn plugin_with(&mut self, operation: &str) -> Result<String, Failure> {
+        match &self.options.plugin {
+            Some(plugin) => Ok(plugin.clone()),
+            None => directory::fetch(self).await?.1.only_plugin_with(operation),
+        }
     }
 
     /// Drops the connection; a call that still runs is cancelled, or the connection reset.
     pub(crate) async fn close(self) {
-        self.client.abandon(ABANDON_PATIENCE).await;
+        if let Some(client) = self.client {
+            client.abandon(ABANDON_PATIENCE).await;
+        }
     }
 }
 

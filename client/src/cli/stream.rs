@@ -47,12 +47,6 @@ impl Source {
         Ok(Source { file, name: "stdin".to_owned(), buf: BytesMut::new() })
     }
 
-    /// The size of a regular file, in bytes; of anything else it is not known beforehand.
-    pub(crate) async fn size(&self) -> Option<u64> {
-        let metadata = self.file.metadata().await.ok()?;
-        metadata.is_file().then_some(metadata.len())
-    }
-
     /// Reads what is there, or `None` at the end.
     pub(crate) async fn read(&mut self) -> Result<Option<Bytes>, Failure> {
         self.buf.reserve(CHUNK_LEN);

@@ -13,6 +13,18 @@ pub(crate) fn one_line(text: &str) -> String {
     line
 }
 
+/// Escapes bytes that may be no text: control characters as [`one_line`] does, and bytes that are no UTF-8 as `\\xff`.
+pub(crate) fn one_line_of_bytes(bytes: &[u8]) -> String {
+    let mut line = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        line.push_str(&one_line(chunk.valid()));
+        for byte in chunk.invalid() {
+            line.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    line
+}
+
 /// Puts cells into columns that are as wide as their widest cell, two spaces apart; the last one is not filled up.
 pub(crate) fn columns<const N: usize>(rows: &[[String; N]], right: [bool; N]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -34,6 +46,11 @@ mod tests {
     #[test]
     fn control_characters_are_escaped_and_letters_stay() {
         assert_eq!(one_line("naïve \u{1b}[31m\r\n"), "naïve \\u{1b}[31m\\r\\n");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_escaped() {
+        assert_eq!(one_line_of_bytes(b"a\xff\xfe\nb"), "a\\xff\\xfe\\nb");
     }
 
     #[test]

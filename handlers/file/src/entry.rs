@@ -1,7 +1,17 @@
 //! What a caller learns of a file without its content.
 
-use cap_std::fs::{FileType, Metadata, MetadataExt};
+use std::os::fd::AsFd;
+
+use plugd_core::Status;
+use rustix::fs::{FileType, Stat};
+use rustix::io;
 use serde::Serialize;
+
+use crate::path_text::PathText;
+use crate::version::Identity;
+
+/// The permission bits of a mode.
+pub(crate) const MODE_BITS: u32 = 0o7777;
 
 /// What kind of thing a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -13,43 +23,106 @@ pub(crate) enum Kind {
     Other,
 }
 
-impl From<FileType> for Kind {
-    fn from(file_type: FileType) -> Kind {
-        if file_type.is_file() {
-            Kind::File
-        } else if file_type.is_dir() {
-            Kind::Dir
-        } else if file_type.is_symlink() {
-            Kind::Symlink
-        } else {
-            Kind::Other
+/// A point in time as the file system keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Time {
+    /// Seconds since 1970; negative before.
+    pub(crate) s: i64,
+    /// Nanoseconds after that second, below 1,000,000,000.
+    pub(crate) ns: u32,
+}
+
+/// What the file system says of a file at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Meta {
+    pub(crate) kind: Kind,
+    pub(crate) mode: u32,
+    pub(crate) links: u64,
+    /// Which file it is and in which state; its size is part of it.
+    pub(crate) identity: Identity,
+}
+
+impl Meta {
+    /// Asks about an open file.
+    pub(crate) fn of(file: impl AsFd) -> io::Result<Meta> {
+        rustix::fs::fstat(file).map(|stat| Meta::from(&stat))
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.identity.size
+    }
+
+    pub(crate) fn is_file(&self) -> bool {
+        self.kind == Kind::File
+    }
+
+    pub(crate) fn is_dir(&self) -> bool {
+        self.kind == Kind::Dir
+    }
+}
+
+#[allow(
+    clippy::unnecessary_cast,
+    clippy::cast_lossless,
+    trivial_numeric_casts,
+    reason = "the fields have other types on other processors"
+)]
+impl From<&Stat> for Meta {
+    fn from(stat: &Stat) -> Meta {
+        Meta {
+            kind: match FileType::from_raw_mode(stat.st_mode as _) {
+                FileType::RegularFile => Kind::File,
+                FileType::Directory => Kind::Dir,
+                FileType::Symlink => Kind::Symlink,
+                _ => Kind::Other,
+            },
+            mode: stat.st_mode as u32 & MODE_BITS,
+            links: stat.st_nlink as u64,
+            identity: Identity {
+                device: stat.st_dev as u64,
+                inode: stat.st_ino as u64,
+                size: stat.st_size as u64,
+                mtime: Time { s: stat.st_mtime as i64, ns: stat.st_mtime_nsec as u32 },
+                ctime: Time { s: stat.st_ctime as i64, ns: stat.st_ctime_nsec as u32 },
+            },
         }
     }
 }
 
-/// The facts about a file that stand in a line of `ls` and of `stat`, behind its name.
+/// The facts about a file as they stand in a line of `ls` and of `stat`, behind its name.
 #[derive(Debug, Serialize)]
 pub(crate) struct Facts {
     kind: Kind,
     size: u64,
-    mtime_ms: i64,
+    mtime_s: i64,
+    mtime_ns: u32,
+    mode: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etag: Option<String>,
+    /// What a symbolic link holds, whether or not it leads anywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<PathText>,
 }
 
-impl From<&Metadata> for Facts {
-    fn from(metadata: &Metadata) -> Facts {
-        Facts { kind: metadata.file_type().into(), size: metadata.len(), mtime_ms: mtime_ms(metadata) }
+impl Facts {
+    pub(crate) fn new(meta: &Meta, target: Option<PathText>) -> Facts {
+        let Time { s, ns } = meta.identity.mtime;
+        Facts {
+            kind: meta.kind,
+            size: meta.size(),
+            mtime_s: s,
+            mtime_ns: ns,
+            mode: meta.mode,
+            etag: meta.is_file().then(|| meta.identity.etag()),
+            target,
+        }
     }
 }
 
-/// When the content last changed, in milliseconds since 1970; negative before.
-pub(crate) fn mtime_ms(metadata: &Metadata) -> i64 {
-    // The nanoseconds count forward from the second, before 1970 too.
-    metadata.mtime().saturating_mul(1000).saturating_add(metadata.mtime_nsec() / 1_000_000)
-}
-
 /// Writes `value` as one line of JSON.
-pub(crate) fn json_line(value: &impl Serialize) -> Vec<u8> {
-    let mut line = serde_json::to_vec(value).expect("strings and numbers always serialise");
+pub(crate) fn json_line(value: &impl Serialize) -> Result<Vec<u8>, Status> {
+    let mut line = serde_json::to_vec(value)
+        .map_err(|error| Status::internal("unserialisable", "a line is no JSON").with_detail(error))?;
     line.push(b'\n');
-    line
+    Ok(line)
 }

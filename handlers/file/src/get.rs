@@ -1,111 +1,255 @@
-//! Sends a file: its facts and its MD5 first, then its bytes.
+//! Sends a file: its facts first, then its bytes, then the receipt.
 
-use std::io::{Read, Seek};
+use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use cap_std::fs::File;
-use md5::{Digest, Md5};
-use plugd_core::{Call, Data, Status};
-use serde::Serialize;
+use plugd_core::{Call, Output, Status};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
-use crate::entry::mtime_ms;
-use crate::root::blocking;
-use crate::{PathArgs, Root, refusal};
+use crate::blocking::{blocking, stop_of, while_called};
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::entry::Time;
+use crate::path_text::PathText;
+use crate::source::{HASH_STEP_LEN, Source};
+use crate::version::Version;
+use crate::{SMALL_LEN, Shared};
 
-/// How many bytes of a file are in memory at once.
-const CHUNK_LEN: usize = 256 << 10;
+/// How far the digest may be computed ahead of what was sent, in bytes: further, a slow caller would have the disk read
+/// everything twice.
+const HASH_LEAD_MAX: u64 = 8 << 20;
+
+/// How many bytes are brought into memory ahead of what is sent.
+const PART_LEN: u64 = 1 << 20;
+
+/// The arguments of `get`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GetArgs {
+    /// The file, relative to the plugin's root.
+    path: PathText,
+    /// The digest of the whole file that comes with it: md5 unless told otherwise.
+    #[serde(default)]
+    #[schemars(with = "Algorithm")]
+    algorithm: Option<Algorithm>,
+    /// How many bytes to leave out at the beginning.
+    #[serde(default)]
+    offset: u64,
+    /// How many bytes to send at most; a part of a file comes without a digest.
+    #[serde(default)]
+    length: Option<u64>,
+    /// Refuse unless the file is this version: an etag, or a digest.
+    #[serde(default)]
+    if_match: Option<String>,
+    /// Send nothing when the file is this version: an etag, or a digest.
+    #[serde(default)]
+    if_none_match: Option<String>,
+}
 
 #[derive(Debug, Serialize)]
 struct Head {
     size: u64,
-    mtime_ms: i64,
-    md5: String,
+    mtime_s: i64,
+    mtime_ns: u32,
+    mode: u32,
+    etag: String,
+    offset: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<Digest>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unchanged: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Receipt {
+    bytes: u64,
+    size: u64,
+    resumed_from: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<Digest>,
+    etag: String,
 }
 
 /// Sends the file as one message; an empty file is no message at all.
-pub(crate) async fn get(root: &Root, call: &mut Call) -> Result<(), Status> {
-    let PathArgs { path } = call.args()?;
-    let (root, cancelled) = (root.clone(), call.cancelled());
-    let source = blocking(move || Source::open(&root, path)).await?;
-    let (size, mtime_ms) = (source.left, source.mtime_ms);
-    let (mut source, md5) = tokio::select! {
-        biased;
-        hashed = source.hashed() => hashed?,
-        // Receiving fails with the status that the call ends with.
-        () = cancelled => return call.recv().await.map(drop),
+pub(crate) async fn get(shared: &Arc<Shared>, call: &mut Call) -> Result<(), Status> {
+    let GetArgs { path, algorithm, offset, length, if_match, if_none_match } = call.args()?;
+    let algorithm = shared.settings.algorithm(algorithm)?;
+    let algorithm = if length.is_some() { Algorithm::None } else { algorithm };
+    let if_match = shared.settings.version(if_match)?;
+    let if_none_match = shared.settings.version(if_none_match)?;
+    let found = {
+        let shared = Arc::clone(shared);
+        blocking(move || Found::open(&shared, &path, algorithm, offset, length)).await?
     };
-    call.head(&Head { size, mtime_ms, md5 })?;
-    let (_, output) = call.split();
-    while source.left > 0 {
-        let payload;
-        (source, payload) = source.chunk().await?;
-        output.send_data(Data { more: source.left > 0, ..Data::main(payload) }).await?;
+    let source = &found.source;
+    if !is_version(shared, call, source, if_match).await?.unwrap_or(true) {
+        return Err(source.changed());
     }
-    Ok(())
+    let unchanged = is_version(shared, call, source, if_none_match).await?.unwrap_or(false);
+    call.head(&found.head(offset, unchanged))?;
+    let digest = match unchanged {
+        true => found.digest,
+        false => send(shared, call, &found, algorithm).await?,
+    };
+    let range = found.range.clone();
+    let bytes = if unchanged { 0 } else { range.end - range.start };
+    let (size, etag) = (source.meta().size(), source.meta().identity.etag());
+    call.set_trailer(&Receipt { bytes, size, resumed_from: offset, digest, etag })
 }
 
-/// An open file, of which exactly the bytes that it had at the beginning are read.
+async fn is_version(
+    shared: &Arc<Shared>,
+    call: &mut Call,
+    source: &Arc<Source>,
+    version: Option<Version>,
+) -> Result<Option<bool>, Status> {
+    match version {
+        Some(version) => while_called(call, source.is(shared, &version)).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A file that is about to be sent.
 #[derive(Debug)]
-struct Source {
-    path: String,
-    file: File,
-    mtime_ms: i64,
-    size: u64,
-    left: u64,
+struct Found {
+    source: Arc<Source>,
+    /// What is to be sent of it.
+    range: Range<u64>,
+    /// All of that already, when the file is small.
+    content: Option<Bytes>,
+    /// The digest, when it is known already.
+    digest: Option<Digest>,
 }
 
-impl Source {
-    fn open(root: &Root, path: String) -> Result<Source, Status> {
-        let (file, metadata) = root.open_file(&path)?;
-        let size = metadata.len();
-        Ok(Source { path, file, mtime_ms: mtime_ms(&metadata), size, left: size })
-    }
-
-    /// Reads all of it once, chunk by chunk so that it can be cancelled in between, and returns to the beginning.
-    async fn hashed(mut self) -> Result<(Source, String), Status> {
-        let mut md5 = Md5::new();
-        while self.left > 0 {
-            (self, md5) = blocking(move || {
-                md5.update(self.read_chunk()?);
-                Ok((self, md5))
-            })
-            .await?;
+impl Found {
+    /// Opens the file. A small one is read at once, so that all of it costs one change of threads.
+    fn open(
+        shared: &Shared,
+        path: &PathText,
+        algorithm: Algorithm,
+        offset: u64,
+        length: Option<u64>,
+    ) -> Result<Found, Status> {
+        let source = Source::new(path.as_path(), shared.root.open_file(path.as_path())?);
+        let size = source.meta().size();
+        if offset > size {
+            let message = format!("offset {offset} lies beyond the file; allowed: up to {size}");
+            return Err(Status::out_of_range("bad-offset", message));
         }
-        let source = blocking(move || {
-            self.file.rewind().map_err(|error| refusal::of(&self.path, error))?;
-            self.left = self.size;
-            Ok(self)
-        });
-        Ok((source.await?, hex(&md5.finalize())))
+        let range = offset..length.map_or(size, |length| offset.saturating_add(length).min(size));
+        let digest = shared.digests.find(&source.meta().identity, algorithm);
+        let mut found = Found { source, range, content: None, digest };
+        if size <= SMALL_LEN {
+            found.read(shared, algorithm)?;
+        }
+        Ok(found)
     }
 
-    async fn chunk(mut self) -> Result<(Source, Bytes), Status> {
-        blocking(move || {
-            let chunk = self.read_chunk()?;
-            Ok((self, chunk))
+    fn read(&mut self, shared: &Shared, algorithm: Algorithm) -> Result<(), Status> {
+        let source = &self.source;
+        let content = Bytes::from(source.read(0..source.meta().size())?);
+        source.ensure_unchanged()?;
+        if self.digest.is_none() {
+            let mut hasher = Hasher::new(algorithm);
+            hasher.update(&content);
+            self.digest = hasher.finish();
+            self.digest.inspect(|digest| shared.digests.remember(&source.meta().identity, *digest));
+        }
+        self.content = Some(content.slice(self.range.start as usize..self.range.end as usize));
+        Ok(())
+    }
+
+    fn head(&self, offset: u64, unchanged: bool) -> Head {
+        let meta = self.source.meta();
+        let Time { s: mtime_s, ns: mtime_ns } = meta.identity.mtime;
+        Head {
+            size: meta.size(),
+            mtime_s,
+            mtime_ns,
+            mode: meta.mode,
+            etag: meta.identity.etag(),
+            offset,
+            digest: self.digest,
+            unchanged,
+        }
+    }
+}
+
+/// Sends what is to be sent, and returns the digest of the whole file, which is computed meanwhile unless it is known.
+async fn send(
+    shared: &Arc<Shared>,
+    call: &mut Call,
+    found: &Found,
+    algorithm: Algorithm,
+) -> Result<Option<Digest>, Status> {
+    if let Some(content) = &found.content {
+        if !content.is_empty() {
+            call.send(content.clone()).await?;
+        }
+        return Ok(found.digest);
+    }
+    let source = &found.source;
+    let hasher = Hasher::new(if found.digest.is_some() { Algorithm::None } else { algorithm });
+    let cancelled = call.cancelled();
+    let (input, output) = call.split();
+    let (progress, sent) = watch::channel(found.range.start);
+    let moved = async {
+        tokio::try_join!(send_range(output, source, found.range.clone(), &progress), hash_beside(source, hasher, sent))
+    };
+    let ((), computed) = tokio::select! {
+        biased;
+        moved = moved => moved?,
+        () = cancelled => return Err(stop_of(input).await),
+    };
+    let source = Arc::clone(source);
+    blocking(move || source.ensure_unchanged()).await?;
+    computed.inspect(|digest| shared.digests.remember(&found.source.meta().identity, *digest));
+    Ok(computed.or(found.digest))
+}
+
+/// Sends a range of the file as one message: the one place that knows how bytes get from a file to a caller. They go from
+/// where they lie, so the next part is brought into memory while one is sent. It tells `progress` up to where it has sent.
+async fn send_range(
+    output: &mut Output,
+    source: &Arc<Source>,
+    range: Range<u64>,
+    progress: &watch::Sender<u64>,
+) -> Result<(), Status> {
+    let part_at = |start: u64| start..range.end.min(start.saturating_add(PART_LEN));
+    let mut part = part_at(range.start);
+    source.warm(part.clone()).await?;
+    while !part.is_empty() {
+        let next = part_at(part.end);
+        let more = !next.is_empty();
+        tokio::try_join!(output.send_file(source.file(), part.clone(), more), source.warm(next.clone()))?;
+        progress.send_replace(part.end);
+        part = next;
+    }
+    // Up to here the file is read, and a change would be sent.
+    output.written().await
+}
+
+/// Computes the digest of the whole file, from its beginning whatever is sent of it, beside the sending and not far ahead.
+async fn hash_beside(
+    source: &Arc<Source>,
+    mut hasher: Hasher,
+    mut sent: watch::Receiver<u64>,
+) -> Result<Option<Digest>, Status> {
+    let size = source.meta().size();
+    let mut position = 0;
+    while position < size && !hasher.is_none() {
+        // It fails when the sending is over, and then nothing is to be waited for.
+        let _ = sent.wait_for(|sent| position <= sent + HASH_LEAD_MAX).await;
+        let range = position..size.min(position + HASH_STEP_LEN);
+        position = range.end;
+        let source = Arc::clone(source);
+        hasher = blocking(move || {
+            source.hash(range, &mut hasher)?;
+            Ok(hasher)
         })
-        .await
+        .await?;
     }
-
-    fn read_chunk(&mut self) -> Result<Bytes, Status> {
-        let chunk_len = self.left.min(CHUNK_LEN as u64);
-        let mut chunk = Vec::with_capacity(chunk_len as usize);
-        let read = (&mut self.file).take(chunk_len).read_to_end(&mut chunk);
-        let read_len = read.map_err(|error| self.changed().with_detail(error))? as u64;
-        if read_len < chunk_len {
-            return Err(self.changed());
-        }
-        self.left -= chunk_len;
-        Ok(chunk.into())
-    }
-
-    fn changed(&self) -> Status {
-        let message = format!("{:?} became shorter or unreadable while it was sent", self.path);
-        Status::aborted("source-changed", message).with_retry(true)
-    }
-}
-
-/// Writes a digest in lower-case hexadecimal digits.
-pub(crate) fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(hasher.finish())
 }

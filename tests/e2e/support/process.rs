@@ -98,6 +98,19 @@ impl Plugd {
         Plugd { dir, address, child }
     }
 
+    /// Starts the server anew at the address that it had.
+    pub(crate) fn restart(&mut self, plugins: &str) {
+        self.kill();
+        let text = format!("[server]\nlisten = [\"{}\"]\n{plugins}", self.address);
+        std::fs::write(self.dir.path().join("plugins.toml"), text).expect("a file");
+        let mut command = with_args(plugd(), &["--log", "warn"]);
+        command.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::piped());
+        self.child = command.spawn().expect("the server's program");
+        let mut line = String::new();
+        BufReader::new(self.child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("a line of text");
+        assert!(line.contains(&self.address), "{line}");
+    }
+
     /// The file of this name that the plugin `files` serves.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join("files").join(name)

@@ -92,6 +92,12 @@ impl Session {
         tokio::join!(send, self.receiver.answer()).1
     }
 
+    /// Closes the connection from the caller's side, and waits until the call has ended.
+    pub(crate) async fn cut(self) {
+        drop((self.sender, self.receiver));
+        self.server.await.expect("a handler that does not panic");
+    }
+
     /// Drops the handler's future wherever it stands.
     pub(crate) async fn abort(self) {
         self.server.abort();
@@ -141,12 +147,18 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// Receives one frame.
     pub(crate) async fn frame(&mut self) -> Frame {
+        self.next_frame().await.expect("the connection ended before the call")
+    }
+
+    /// Receives one frame, or `None` when the connection ends before it is whole.
+    pub(crate) async fn next_frame(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.inbound.take().expect("a good frame") {
-                return frame;
+                return Some(frame);
             }
-            let len = self.inbound.fill(&mut self.reader).await.expect("a whole connection");
-            assert_ne!(len, 0, "the connection ended before the call");
+            if self.inbound.fill(&mut self.reader).await.expect("a whole connection") == 0 {
+                return None;
+            }
         }
     }
 

@@ -1,0 +1,67 @@
+//! Moves files over a few connections, many small ones in flight at once.
+//!
+//! Each connection is a lane: it takes jobs from a queue, sends calls ahead of their answers, and has a thread beside it
+//! that reads or writes the files, so that a disk never keeps the network waiting and the other way round. A job whose
+//! connection was lost goes back, and is tried again where it stopped.
+
+pub(crate) mod get;
+mod hashing;
+pub(crate) mod jobs;
+pub(crate) mod put;
+mod read;
+mod write;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::digest::Algorithm;
+use super::options::{Durability, Transfer};
+
+/// Files up to this size, in bytes, are held in memory until they are verified: one chunk, which is what a cut may cost.
+pub(crate) const SMALL_SIZE_MAX: u64 = 256 << 10;
+
+/// How many calls may be in flight on a connection: enough to hide a round trip, few enough to begin anew.
+const FLIGHTS_MAX: usize = 64;
+
+/// What the files of one command have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    pub(crate) algorithm: Algorithm,
+    pub(crate) retry: u32,
+    pub(crate) durability: Option<Durability>,
+    pub(crate) preserve: bool,
+    pub(crate) no_clobber: bool,
+    /// Whether other files go on when one fails.
+    pub(crate) many: bool,
+}
+
+impl Terms {
+    pub(crate) fn of(transfer: &Transfer, preserve: bool, no_clobber: bool, many: bool) -> Terms {
+        let Transfer { retry, digest, durability, .. } = *transfer;
+        Terms { algorithm: digest, retry, durability, preserve, no_clobber, many }
+    }
+}
+
+/// Jobs that go back to their lane. Clones are one.
+#[derive(Debug)]
+pub(crate) struct Again<J>(Arc<Mutex<VecDeque<J>>>);
+
+impl<J> Again<J> {
+    fn new() -> Again<J> {
+        Again(Arc::default())
+    }
+
+    fn push(&self, job: J) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);
+    }
+
+    fn take(&self) -> Option<J> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
+impl<J> Clone for Again<J> {
+    fn clone(&self) -> Again<J> {
+        Again(Arc::clone(&self.0))
+    }
+}

@@ -1,0 +1,59 @@
+//! Copies a file on the server: the copy appears all at once, like a file that is put.
+
+use std::sync::Arc;
+
+use plugd_core::{Call, Status};
+
+use crate::Shared;
+use crate::blocking::{blocking, while_called};
+use crate::change::FromToArgs;
+use crate::digest::Algorithm;
+use crate::put::{Order, Receipt, Upload};
+use crate::source::Source;
+
+/// How many bytes are copied before the caller may stop it: some milliseconds' work.
+const STEP_LEN: u64 = 16 << 20;
+
+/// The permission bits that a copy has from its source: whoever asks for it does not own what it may run as.
+const COPIED_MODE_BITS: u32 = 0o777;
+
+/// Copies a file.
+pub(crate) async fn copy(shared: &Arc<Shared>, call: &mut Call) -> Result<(), Status> {
+    let args: FromToArgs = call.args()?;
+    let shared = Arc::clone(shared);
+    let (source, mut upload) = blocking(move || prepare(&shared, &args)).await?;
+    let mut position = 0;
+    while position < source.meta().size() {
+        let source = Arc::clone(&source);
+        let step = blocking(move || {
+            let copied = upload.copy(&source, STEP_LEN)?;
+            Ok((upload, copied))
+        });
+        let copied;
+        (upload, copied) = while_called(call, step).await?;
+        position += copied;
+    }
+    let receipt = blocking(move || finish(&source, upload)).await?;
+    call.set_trailer(&receipt)
+}
+
+fn prepare(shared: &Arc<Shared>, args: &FromToArgs) -> Result<(Arc<Source>, Upload), Status> {
+    let source = Source::new(args.from.as_path(), shared.root.open_file(args.from.as_path())?);
+    let order = Order {
+        path: args.to.as_path().to_owned(),
+        size: Some(source.meta().size()),
+        algorithm: Algorithm::None,
+        no_clobber: args.no_clobber,
+        replaces: None,
+        mtime: None,
+        mode: Some(source.meta().mode & COPIED_MODE_BITS),
+        durability: shared.settings.durability,
+    };
+    let upload = Upload::prepare(shared, order, None, false, false)?;
+    Ok((source, upload))
+}
+
+fn finish(source: &Source, upload: Upload) -> Result<Receipt, Status> {
+    source.ensure_unchanged()?;
+    upload.finish(&[], None)
+}

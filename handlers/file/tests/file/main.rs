@@ -1,0 +1,15 @@
+//! The handler over a connection in memory and a directory on disk.
+
+#[path = "../../../echo/tests/memory/mod.rs"]
+mod memory;
+
+mod changes;
+mod conditions;
+mod confinement;
+mod cuts;
+mod gets;
+mod listings;
+mod puts;
+mod settings;
+mod space;
+mod world;
