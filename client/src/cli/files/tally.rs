@@ -152,7 +152,9 @@ impl Tally {
         });
         match counts.first.take() {
             Some(first) => Err(Failure::Several { first: Box::new(first), data, line: note }),
-            None => Ok(Answer { note: self.progress.note(note), ..Answer::of_json(Reply::default(), data, String::new()) }),
+            None => {
+                Ok(Answer { note: self.progress.note(note), ..Answer::of_json(Reply::default(), data, String::new()) })
+            }
         }
     }
 
