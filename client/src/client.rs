@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use plugd_core::wire::Open;
+use plugd_core::wire::{DATA_LEN_MAX_DEFAULT, Open};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -31,7 +31,17 @@ impl Client {
     ///
     /// [`ClientError::Connect`].
     pub async fn connect(address: &ServerAddress) -> Result<Client, ClientError> {
-        connect::connect(address).await
+        connect::connect(address, DATA_LEN_MAX_DEFAULT).await
+    }
+
+    /// Connects to `address` as [`connect`](Client::connect) does, and asks for DATA of at most `data_len_max` bytes,
+    /// which is 64 KiB to 16 MiB; otherwise it is 1 MiB. A message is no shorter for that: it comes in more pieces.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Connect`].
+    pub async fn connect_accepting(address: &ServerAddress, data_len_max: u32) -> Result<Client, ClientError> {
+        connect::connect(address, data_len_max).await
     }
 
     /// Connects to a server that may not be up yet: tries again for `wait`, with pauses that grow from 10 ms to 500 ms.
@@ -40,18 +50,18 @@ impl Client {
     ///
     /// [`ClientError::Connect`] of the last try.
     pub async fn connect_with_wait(address: &ServerAddress, wait: Duration) -> Result<Client, ClientError> {
-        connect::connect_with_wait(address, wait).await
+        connect::connect_with_wait(address, wait, DATA_LEN_MAX_DEFAULT).await
     }
 
     /// Speaks over a stream that is connected already.
     pub fn over<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S) -> Client {
         let (read, write) = tokio::io::split(Box::pin(stream));
-        Client::of(Box::new(read), Box::new(write))
+        Client::of(Box::new(read), Box::new(write), DATA_LEN_MAX_DEFAULT)
     }
 
-    pub(crate) fn of(read: Box<dyn Source>, write: Box<dyn AsyncWrite + Send + Unpin>) -> Client {
+    pub(crate) fn of(read: Box<dyn Source>, write: Box<dyn AsyncWrite + Send + Unpin>, data_len_max: u32) -> Client {
         let (told, heard) = watch::channel(Progress::new());
-        Client { sender: Sender::new(write, heard), receiver: Receiver::new(read, told) }
+        Client { sender: Sender::new(write, heard, data_len_max), receiver: Receiver::new(read, told) }
     }
 
     /// Opens a call. One before it that was not received to its end is cancelled first.

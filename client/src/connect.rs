@@ -18,17 +18,21 @@ const PAUSE_LEAST: Duration = Duration::from_millis(10);
 /// The longest pause between two tries to connect.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
-pub(crate) async fn connect(address: &ServerAddress) -> Result<Client, ClientError> {
-    connect_until(address, Instant::now() + CONNECT_TIMEOUT).await
+pub(crate) async fn connect(address: &ServerAddress, data_len_max: u32) -> Result<Client, ClientError> {
+    connect_until(address, Instant::now() + CONNECT_TIMEOUT, data_len_max).await
 }
 
-pub(crate) async fn connect_with_wait(address: &ServerAddress, wait: Duration) -> Result<Client, ClientError> {
+pub(crate) async fn connect_with_wait(
+    address: &ServerAddress,
+    wait: Duration,
+    data_len_max: u32,
+) -> Result<Client, ClientError> {
     let end = Instant::now() + wait;
     let pauses = ExponentialBuilder::default().with_min_delay(PAUSE_LEAST).with_max_delay(PAUSE_MAX);
     let mut pauses = pauses.without_max_times().build();
     loop {
         let limit = end.clamp(Instant::now() + PAUSE_MAX, Instant::now() + CONNECT_TIMEOUT);
-        let error = match connect_until(address, limit).await {
+        let error = match connect_until(address, limit, data_len_max).await {
             Err(error) => error,
             connected => return connected,
         };
@@ -40,23 +44,23 @@ pub(crate) async fn connect_with_wait(address: &ServerAddress, wait: Duration) -
     }
 }
 
-async fn connect_until(address: &ServerAddress, limit: Instant) -> Result<Client, ClientError> {
-    let connected = timeout_at(limit, connect_socket(address)).await;
+async fn connect_until(address: &ServerAddress, limit: Instant, data_len_max: u32) -> Result<Client, ClientError> {
+    let connected = timeout_at(limit, connect_socket(address, data_len_max)).await;
     let connected = connected.unwrap_or_else(|late| Err(late.into()));
     connected.map_err(|source| ClientError::Connect { address: address.clone(), source })
 }
 
-async fn connect_socket(address: &ServerAddress) -> io::Result<Client> {
+async fn connect_socket(address: &ServerAddress, data_len_max: u32) -> io::Result<Client> {
     match address {
         ServerAddress::Tcp { host, port } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
             stream.set_nodelay(true)?;
             let (read, write) = stream.into_split();
-            Ok(Client::of(Box::new(read), Box::new(write)))
+            Ok(Client::of(Box::new(read), Box::new(write), data_len_max))
         }
         ServerAddress::Unix(path) => {
             let (read, write) = UnixStream::connect(path).await?.into_split();
-            Ok(Client::of(Box::new(read), Box::new(write)))
+            Ok(Client::of(Box::new(read), Box::new(write), data_len_max))
         }
     }
 }

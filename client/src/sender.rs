@@ -47,9 +47,13 @@ enum Input {
 }
 
 impl Sender {
-    pub(crate) fn new(io: Box<dyn AsyncWrite + Send + Unpin>, progress: watch::Receiver<Progress>) -> Sender {
+    pub(crate) fn new(
+        io: Box<dyn AsyncWrite + Send + Unpin>,
+        progress: watch::Receiver<Progress>,
+        data_len_max: u32,
+    ) -> Sender {
         let mut outbound = Outbound::new();
-        outbound.push_raw(&Hello { data_len_max: DATA_LEN_MAX_DEFAULT }.encode());
+        outbound.push_raw(&Hello { data_len_max }.encode());
         Sender { io, outbound, progress, opened: 0, input: Input::Cancelled }
     }
 

@@ -32,6 +32,7 @@ pub(crate) struct Session<'o> {
 impl<'o> Session<'o> {
     pub(crate) async fn connect(options: &'o Options) -> Result<Session<'o>, Failure> {
         let client = match options.wait {
+            None if matches!(options.verb, Verb::Files(_)) => files::connect(&options.server).await?,
             None => Client::connect(&options.server).await?,
             Some(wait) => Client::connect_with_wait(&options.server, wait).await?,
         };
@@ -60,7 +61,7 @@ impl<'o> Session<'o> {
     /// Connects again where the connection is of no more use.
     pub(crate) async fn reconnect_if_closed(&mut self) -> Result<(), Failure> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
-            self.client = Some(Client::connect(&self.options.server).await?);
+            self.client = Some(files::connect(&self.options.server).await?);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub(crate) mod demo;
+pub(crate) mod evil;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw;

@@ -27,13 +27,25 @@ use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 
 /// Where fetched files go, as the command line says it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Destination {
     Stdout,
     /// The file itself.
     File(PathBuf),
     /// A directory that each file or tree is put in.
     Into(PathBuf),
+}
+
+impl Destination {
+    /// The destination of what turned out to be one file: a directory only where there is one.
+    fn for_one(self) -> Destination {
+        match self {
+            Destination::Into(path) if !path.is_dir() && !path.as_os_str().as_bytes().ends_with(b"/") => {
+                Destination::File(path)
+            }
+            destination => destination,
+        }
+    }
 }
 
 /// What the command line asks for. Nothing that the server says takes part in it.
@@ -52,7 +64,7 @@ pub(crate) fn plan(options: &Get, json: bool) -> Result<Plan, Failure> {
     let remotes: Vec<Name> = remotes.iter().map(|remote| Name::from(remote.as_os_str())).collect();
     let several = remotes.len() > 1 || remotes.iter().any(has_glob);
     let destination = match local {
-        Some(local) if local == "-" && (several || options.recursive) => {
+        Some(local) if local == "-" && (remotes.len() > 1 || options.recursive) => {
             return Err(Failure::Usage("stdout takes one file; name a local directory".to_owned()));
         }
         Some(local) if local == "-" && json => {
@@ -60,7 +72,7 @@ pub(crate) fn plan(options: &Get, json: bool) -> Result<Plan, Failure> {
             return Err(Failure::Usage(text.to_owned()));
         }
         Some(local) if local == "-" => Destination::Stdout,
-        Some(local) => into_or_as(local, several)?,
+        Some(local) => into_or_as(local, several, remotes.len() > 1)?,
         None => Destination::Into(".".into()),
     };
     if matches!(destination, Destination::Into(_)) {
@@ -71,10 +83,11 @@ pub(crate) fn plan(options: &Get, json: bool) -> Result<Plan, Failure> {
     Ok(Plan { remotes, destination })
 }
 
-fn into_or_as(local: &OsString, several: bool) -> Result<Destination, Failure> {
+/// `several`: there may be more than one file; `surely`: there is.
+fn into_or_as(local: &OsString, several: bool, surely: bool) -> Result<Destination, Failure> {
     let path = PathBuf::from(local);
     let is_directory = path.is_dir();
-    if several && !is_directory && path.exists() {
+    if surely && !is_directory && path.exists() {
         return Err(Failure::Usage(format!("\"{}\" is no directory; several files need one", path.display())));
     }
     match is_directory || several || local.as_bytes().ends_with(b"/") {
@@ -103,7 +116,7 @@ pub(crate) async fn run(session: &mut Session<'_>, options: &Get) -> Result<Answ
     let remote = Remote::of(session, "get", terms.retry, &progress).await?;
     let tally = Tally::new("got", progress.clone());
     let (jobs, queue) = queue();
-    let lister = Lister::new(&remote, &terms, &tally, jobs, options.recursive);
+    let lister = Lister::new(&remote, &terms, &tally, jobs, options.recursive, remotes.len() == 1);
     let lanes = if many { options.transfer.jobs } else { 1 };
     let transfer = transfer(&remote, queue, lanes, &terms, &tally);
     let (listed, moved) = tokio::join!(lister.all(&remotes, &destination), transfer);
@@ -120,6 +133,8 @@ struct Lister<'l> {
     tally: &'l Tally,
     jobs: Sender<GetJob>,
     recursive: bool,
+    /// Whether the command line names one remote path.
+    alone: bool,
     /// Where files of this command go already.
     taken: RefCell<HashSet<PathBuf>>,
 }
@@ -131,8 +146,9 @@ impl<'l> Lister<'l> {
         tally: &'l Tally,
         jobs: Sender<GetJob>,
         recursive: bool,
+        alone: bool,
     ) -> Lister<'l> {
-        Lister { remote, terms, tally, jobs, recursive, taken: RefCell::default() }
+        Lister { remote, terms, tally, jobs, recursive, alone, taken: RefCell::default() }
     }
 
     /// Queues everything. The queue ends with this.
@@ -160,6 +176,10 @@ impl<'l> Lister<'l> {
         match facts {
             // A name that only looks like a glob is one.
             None if has_glob(remote) => self.matching(remote, destination).await,
+            Some(facts) if self.alone && facts.is_file() => {
+                let destination = destination.clone().for_one();
+                self.found(remote, Some(facts), &destination).await
+            }
             facts => self.found(remote, facts, destination).await,
         }
     }
@@ -329,6 +349,6 @@ mod tests {
     fn stdout_holds_one_file_or_an_envelope() {
         assert!(matches!(planned(&["a", "-"], true), Err(Failure::Usage(_))));
         assert!(matches!(planned(&["a", "b", "-"], false), Err(Failure::Usage(_))));
-        assert!(matches!(planned(&["a*", "-"], false), Err(Failure::Usage(_))));
+        planned(&["a[1]", "-"], false).expect("a name that looks like a glob");
     }
 }

@@ -27,6 +27,7 @@ mod tally;
 mod transfer;
 
 pub(crate) use leftovers::Leftovers;
+pub(crate) use remote::connect;
 
 use super::answer::Answer;
 use super::failure::Failure;

@@ -24,6 +24,14 @@ use crate::{Client, Open, REPLY_LEN_MAX, Receiver, Reply, Sender, ServerAddress}
 /// The longest line of a listing, in bytes: two paths of 4096 bytes in hex, with room.
 const LINE_LEN_MAX: usize = 64 << 10;
 
+/// The longest piece of a file that is asked for, in bytes: what a cut costs, and what a processor's cache holds.
+const DATA_LEN_MAX: u32 = 256 << 10;
+
+/// Connects for the verbs for files.
+pub(crate) async fn connect(server: &ServerAddress) -> Result<Client, Failure> {
+    Ok(Client::connect_accepting(server, DATA_LEN_MAX).await?)
+}
+
 /// The plugin that serves the files.
 #[derive(Debug)]
 pub(crate) struct Remote {
@@ -102,7 +110,7 @@ impl Remote {
         let spare = self.spare.borrow_mut().take();
         match spare.filter(|client| !client.is_closed()) {
             Some(client) => Ok(client),
-            None => Ok(Client::connect(&self.server).await?),
+            None => connect(&self.server).await,
         }
     }
 

@@ -1,0 +1,55 @@
+//! A handler that speaks as the one for files does, and lies.
+
+use async_trait::async_trait;
+use plugd_core::{Call, Descriptor, Handler, Operation, Status, Streaming};
+use serde_json::{Value, json};
+
+plugd_core::register!(|| {
+    let any = |name| Operation::new(name, "lies").streams(Streaming::Server).args::<Value>();
+    Descriptor::new("evil", "lies about files")
+        .operation(any("ls"))
+        .operation(any("stat"))
+        .operation(any("get"))
+        .handler(|| Evil)
+});
+
+/// What every one of its files holds.
+pub(crate) const CONTENT: &str = "evil";
+
+/// Names that lead out of a directory, or nowhere, between two that are good. `link` is for a trap that the test sets.
+const NAMES: [&str; 8] = ["good", "../out", "/tmp/plug-evil", "a/../../out", "", ".", "link/in", "z"];
+
+#[derive(Debug)]
+struct Evil;
+
+#[async_trait]
+impl Handler for Evil {
+    async fn handle(&self, call: &mut Call) -> Result<(), Status> {
+        let Value::Object(args) = call.args::<Value>()? else { return Ok(()) };
+        let path = args.get("path").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let file = json!({"kind": "file", "size": CONTENT.len(), "mtime_s": 1, "mtime_ns": 0, "mode": 0o644});
+        match (call.operation(), &*path) {
+            ("stat", _) => call.send(json!({"kind": "dir"}).to_string()).await,
+            ("ls", "gap") => {
+                call.send(line("good", &file)).await?;
+                Err(Status::permission_denied("no-access", "one directory cannot be read"))
+            }
+            ("ls", _) => {
+                for name in NAMES {
+                    call.send(line(name, &file)).await?;
+                }
+                Ok(())
+            }
+            _ => {
+                call.head(&json!({"size": CONTENT.len(), "mtime_s": 1, "mode": 0o644, "etag": "e", "offset": 0}))?;
+                call.send(CONTENT).await
+            }
+        }
+    }
+}
+
+fn line(name: &str, facts: &Value) -> String {
+    let mut line = facts.clone();
+    line["name"] = name.into();
+    format!("{line}\n")
+}
