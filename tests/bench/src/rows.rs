@@ -137,8 +137,10 @@ pub fn rows(peers: &Peers) -> Vec<Row> {
         messages("64 KiB messages, 1 x 4", kept(1, 4), LARGE_LEN).reach([("raw", 0.95), ("tonic", 5.0)]),
         messages("64 KiB messages, 4 x 4", kept(4, 4), LARGE_LEN).reach([("raw", 0.95), ("tonic", 5.0)]),
         upper("upper, 64 KiB, against echo").reach([("raw", 0.8)]),
-        file("file of 64 MiB, received", peers, None),
-        file("file of 64 MiB, written", peers, Some("received")),
+        file("file of 64 MiB, received", peers, "none", None).reach([("raw", 0.95)]),
+        file("file of 64 MiB, written", peers, "none", Some("received")).reach([("raw", 0.9)]),
+        file("file of 64 MiB with BLAKE3, received", peers, "blake3", None),
+        file("file of 64 MiB with MD5, received", peers, "md5", None),
     ]
 }
 
@@ -175,14 +177,14 @@ fn upper(name: &'static str) -> Row {
 }
 
 /// A whole file, in the place of raw sendfile(2).
-fn file(name: &'static str, peers: &Peers, into: Option<&str>) -> Row {
+fn file(name: &'static str, peers: &Peers, algorithm: &'static str, into: Option<&str>) -> Row {
     let transfer = |source| {
         let (content, into) = (peers.dir.join("files/content"), into.map(|name| peers.dir.join(name)));
         Work::Transfer(Transfer { source, content, into })
     };
     Row::new(name, Load::kept(1, 1))
         .and_of("raw", "sendfile", transfer(Source::Sendfile))
-        .and("plugd", transfer(Source::Plugd("content")))
+        .and("plugd", transfer(Source::Plugd(algorithm)))
 }
 
 impl Row {

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use plugd_core::wire::{FRAME_HEADER_LEN, FrameHeader, FrameLimits, Kind};
+use plugd_core::wire::{End, FRAME_HEADER_LEN, FrameHeader, FrameLimits, Kind};
 
 use crate::load::{Measured, histogram};
 use crate::peers;
@@ -25,7 +25,7 @@ const READ_LEN: usize = 256 << 10;
 pub enum Source {
     /// As it is.
     Sendfile,
-    /// By plugd's `get` of this path, in frames.
+    /// By plugd's `get` of the path `content` with a digest of this algorithm, in frames.
     Plugd(&'static str),
 }
 
@@ -93,8 +93,9 @@ impl Transfer {
                 stream.write_all(&peers::sendfile::request(0, FILE_LEN as u64)).expect("an open connection");
                 receive(stream, buf, FILE_LEN, &mut counted);
             }
-            Source::Plugd(path) => {
-                let request = peers::plugd_call("files.get", &format!("{{\"path\":\"{path}\"}}"));
+            Source::Plugd(algorithm) => {
+                let args = format!("{{\"path\":\"content\",\"algorithm\":\"{algorithm}\"}}");
+                let request = peers::plugd_call("files.get", &args);
                 stream.write_all(&request).expect("an open connection");
                 receive_frames(stream, buf, &mut counted);
             }
@@ -132,11 +133,14 @@ fn receive_frames(stream: &mut TcpStream, buf: &mut [u8], sink: &mut dyn FnMut(&
                 break;
             };
             let header = FrameHeader::decode(*header, limits).expect("a frame");
-            (in_data, left, rest) = (header.kind == Kind::Data, header.payload_len as usize, after);
+            let payload_len = header.payload_len as usize;
             if header.kind == Kind::End {
-                assert!(left == 0, "the call failed: {}", String::from_utf8_lossy(rest));
+                let Some(payload) = after.get(..payload_len) else { break };
+                let end = End::decode(payload).expect("an end");
+                assert!(end.status.is_ok(), "the call failed: {}", end.status);
                 return;
             }
+            (in_data, left, rest) = (header.kind == Kind::Data, payload_len, after);
         }
         let rest_len = rest.len();
         buf.copy_within(filled - rest_len..filled, 0);
