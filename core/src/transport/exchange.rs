@@ -14,9 +14,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{Departure, FilePart, Inbound, Outbound, Stream};
-use crate::wire::{
-    CHANNEL_MAIN, DATA_LEN_MAX_DEFAULT, End, FrameError, FrameHeader, FrameLimits, HEADER_LEN_MAX, Kind,
-};
+use crate::wire::{CHANNEL_MAIN, End, FrameError, FrameHeader, FrameLimits, HEADER_LEN_MAX, Kind};
 use crate::{Batch, Data, Status};
 
 /// How many bytes of input are read ahead of a handler, at the least one frame: enough to keep a fast caller busy.
@@ -24,6 +22,10 @@ const READ_AHEAD_MAX: usize = 256 << 10;
 
 /// How many bytes of output may wait for a slow caller before the handler has to wait as well.
 const WRITE_AHEAD_MAX: usize = 256 << 10;
+
+/// The longest payload of a frame that comes from a file, in bytes: a frame counts only when it is whole, so that this is
+/// what a cut costs, and past it longer ones stopped saving time.
+const FILE_FRAME_LEN_MAX: u32 = 256 << 10;
 
 /// How many bytes of short frames are handed to a handler at once: it takes them without asking again.
 const BATCH_LEN_MAX: usize = 16 << 10;
@@ -356,7 +358,7 @@ impl Inner {
     fn poll_send_file(&mut self, cx: &mut Context<'_>, rest: &mut FileRest) -> Poll<Result<(), Status>> {
         while rest.len > 0 {
             ready!(self.poll_room(cx))?;
-            let len = rest.len.min(self.caller_data_len_max.min(DATA_LEN_MAX_DEFAULT).into());
+            let len = rest.len.min(self.caller_data_len_max.min(FILE_FRAME_LEN_MAX).into());
             // Once its length is announced, a frame can only be kept or the connection be broken.
             rest.ensure_holds(len)?;
             self.head_allowed = false;

@@ -1,10 +1,17 @@
 //! Upper-cases a text that arrives in pieces, without any regard to where it was cut.
 
+use std::collections::VecDeque;
 use std::fmt;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::{Invalid, Mode, UpperSettings};
+
+/// From this length on an answer's memory is worth using again, in bytes.
+const LONG_LEN: usize = 16 << 10;
+
+/// How many answers' memory is waited for: as many as may stand before a caller that reads slowly.
+const LENT_MAX: usize = 8;
 
 /// Bytes that are no UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,11 +36,44 @@ pub(crate) struct Transform {
     begun: Bytes,
     /// Where `begun` stands in the whole input; while it is empty, where the next piece does.
     offset: u64,
+    memory: Memory,
+}
+
+/// Memory of long answers, used again once they are written: to have fresh memory for each takes as long as to fill it.
+#[derive(Debug, Default)]
+struct Memory {
+    lent: VecDeque<Bytes>,
+}
+
+impl Memory {
+    /// Memory for `len` bytes.
+    fn take(&mut self, len: usize) -> BytesMut {
+        match self.lent.pop_front().map(Bytes::try_into_mut) {
+            Some(Ok(mut memory)) => {
+                memory.clear();
+                memory.reserve(len);
+                return memory;
+            }
+            // The answer is not written yet.
+            Some(Err(lent)) => self.lent.push_front(lent),
+            None => {}
+        }
+        BytesMut::with_capacity(len)
+    }
+
+    /// Hands an answer out whose memory is to come back.
+    fn lend(&mut self, answer: BytesMut) -> Bytes {
+        let answer = answer.freeze();
+        if self.lent.len() < LENT_MAX {
+            self.lent.push_back(answer.clone());
+        }
+        answer
+    }
 }
 
 impl Transform {
     pub(crate) fn new(settings: UpperSettings) -> Transform {
-        Transform { settings, begun: Bytes::new(), offset: 0 }
+        Transform { settings, begun: Bytes::new(), offset: 0, memory: Memory::default() }
     }
 
     /// Takes the next piece and returns as much of the text as is certain.
@@ -45,7 +85,7 @@ impl Transform {
         let is_plain = self.begun.is_empty() && piece.is_ascii();
         if is_plain || self.settings.mode == Mode::Ascii {
             self.offset += piece.len() as u64;
-            return Ok(ascii_uppercase(piece));
+            return Ok(self.ascii_uppercase(piece));
         }
         let text = match self.begun.is_empty() {
             true => piece,
@@ -94,19 +134,25 @@ impl Transform {
         self.offset += certain_len as u64;
         Ok(upper.into())
     }
-}
 
-fn ascii_uppercase(piece: Bytes) -> Bytes {
-    if !piece.iter().any(u8::is_ascii_lowercase) {
-        return piece;
-    }
-    match piece.try_into_mut() {
-        Ok(mut owned) => {
-            owned.make_ascii_uppercase();
-            owned.freeze()
+    fn ascii_uppercase(&mut self, piece: Bytes) -> Bytes {
+        if !piece.iter().any(u8::is_ascii_lowercase) {
+            return piece;
         }
-        // One pass from one memory into another is cheaper than a copy and a pass over it.
-        Err(shared) => shared.iter().map(u8::to_ascii_uppercase).collect::<Vec<u8>>().into(),
+        match piece.try_into_mut() {
+            Ok(mut owned) => {
+                owned.make_ascii_uppercase();
+                owned.freeze()
+            }
+            Err(shared) if shared.len() >= LONG_LEN => {
+                let mut upper = self.memory.take(shared.len());
+                upper.extend_from_slice(&shared);
+                upper.make_ascii_uppercase();
+                self.memory.lend(upper)
+            }
+            // One pass from one memory into another is cheaper than a copy and a pass over it.
+            Err(shared) => shared.iter().map(u8::to_ascii_uppercase).collect::<Vec<u8>>().into(),
+        }
     }
 }
 
@@ -146,6 +192,23 @@ mod tests {
         }
         upper.extend_from_slice(&transform.finish()?);
         Ok(upper)
+    }
+
+    #[test]
+    fn the_memory_of_a_written_answer_is_used_again_and_that_of_others_is_left_alone() {
+        let mut transform = Transform::new(UNICODE);
+        let input = Bytes::from(vec![b'a'; 3 * LONG_LEN]);
+        let mut push = |start| transform.push(input.slice(start..start + LONG_LEN)).expect("ASCII");
+        let (first, second) = (push(0), push(1));
+        assert_ne!(first.as_ptr(), second.as_ptr());
+        let memory = first.as_ptr();
+        drop(first);
+        let third = push(2);
+        assert_eq!(third.as_ptr(), memory);
+        assert!(
+            [second, third].iter().all(|answer| answer.len() == LONG_LEN && answer.iter().all(|byte| *byte == b'A'))
+        );
+        assert_eq!(input[0], b'a');
     }
 
     #[test]
