@@ -168,6 +168,7 @@ fn a_put_without_retries_is_carried_on_by_another_run() {
     let proxy = Proxy::start(&server.address, vec![cut(&content, SIZE - 1)]);
     let put = through(&proxy, &server, &["put", "up", "f", "--retry", "0"]);
     assert_eq!(put.code, Some(4), "{put:?}");
+    assert!(put.stderr.contains("the server keeps what came of f"), "{put:?}");
     assert_eq!(names(&server.file("")).len(), 0, "what is not whole is not to be seen");
     let rest = through(&proxy, &server, &["--json", "put", "up", "f"]);
     assert_eq!(rest.code, Some(0), "{rest:?}");

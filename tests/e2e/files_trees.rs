@@ -59,7 +59,7 @@ fn a_tree_that_is_there_already_moves_nothing() {
     let server = Plugd::start(EVERYTHING);
     plant(&server.dir.path().join("up"));
     fs::create_dir(server.file("in")).expect("a directory");
-    for args in [["put", "-r", "up", "in"], ["get", "-r", "in/up", "down/"]] {
+    for args in [["put", "-r", "up", "in/"], ["get", "-r", "in/up", "down/"]] {
         assert_eq!(server.run(args).code, Some(0));
         let proxy = Proxy::start(&server.address, Vec::new());
         let again = through(&proxy, &server, &[&["--json"], &args[..]].concat());
@@ -190,4 +190,31 @@ async fn nothing_is_written_outside_the_destination_whatever_the_server_says() {
         assert!(["good", "z", "link"].iter().any(|good| name == *good), "{name:?}");
     }
     assert_eq!(fs::read_to_string(down.join("good")).expect("a file"), evil::CONTENT);
+}
+
+#[test]
+fn a_tree_without_retries_ends_with_the_lost_connection() {
+    let server = Plugd::start(EVERYTHING);
+    let up = server.dir.path().join("up");
+    plant(&up);
+    assert_eq!(server.run(["put", "-r", "up", "tree"]).code, Some(0));
+    for args in [
+        &["put", "-r", "up", "other"][..],
+        &["get", "-r", "tree", "down"],
+        &["sync", "--push", "up", "third", "--delete"],
+        &["sync", "--pull", "tree", "fourth", "--delete"],
+    ] {
+        for lanes in ["1", "4"] {
+            // As many cuts as there are lanes, so that none is left.
+            let cut = || Fate { content: vec![b'\n'; 1], cut_at: Some(20_000), flip_at: None };
+            let proxy = Proxy::start(&server.address, (0..10).map(|_| cut()).collect());
+            let moved = through(&proxy, &server, &[args, &["--retry", "0", "-j", lanes, "--timeout", "20s"]].concat());
+            assert_eq!(moved.code, Some(4), "{args:?} {lanes}: {moved:?}");
+        }
+        let moved = server.run(args);
+        assert_eq!(moved.code, Some(0), "{moved:?}");
+    }
+    for place in [server.file("other"), server.dir.path().join("down"), server.file("third")] {
+        assert!(is_same(&up, &place), "{place:?}");
+    }
 }

@@ -72,6 +72,10 @@ pub(crate) fn plan(options: &Get, json: bool) -> Result<Plan, Failure> {
             return Err(Failure::Usage(text.to_owned()));
         }
         Some(local) if local == "-" => Destination::Stdout,
+        // A tree goes to the same place whether that exists or not, so that the same command carries on.
+        Some(local) if options.recursive && !several && Name::from(local.as_os_str()).file_name().is_some() => {
+            Destination::File(local.into())
+        }
         Some(local) => into_or_as(local, several, remotes.len() > 1)?,
         None => Destination::Into(".".into()),
     };
@@ -191,6 +195,9 @@ impl<'l> Lister<'l> {
                 Some(name) => directory.join(name.as_os_str()),
                 None => directory.clone(),
             },
+            Destination::File(path) if !is_tree && path.is_dir() => {
+                path.join(last_part(remote, false)?.unwrap_or_default().as_os_str())
+            }
             Destination::File(path) => path.clone(),
             Destination::Stdout => return Err(Failure::Usage("stdout takes one file".to_owned())),
         };
@@ -334,6 +341,9 @@ mod tests {
         assert_eq!(as_planned(&["a/b.txt", "new/"]), Destination::Into("new/".into()));
         assert_eq!(as_planned(&["a", "b", "new"]), Destination::Into("new".into()));
         assert_eq!(as_planned(&["a*", "new"]), Destination::Into("new".into()));
+        assert_eq!(as_planned(&["-r", "a", "."]), Destination::Into(".".into()));
+        assert_eq!(as_planned(&["-r", "a", "/tmp"]), Destination::File("/tmp".into()));
+        assert_eq!(as_planned(&["-r", "a", "/tmp/"]), Destination::Into("/tmp/".into()));
         assert_eq!(as_planned(&["a", "-"]), Destination::Stdout);
     }
 

@@ -1,33 +1,55 @@
-//! Partial files that stand beside their targets, to be named when the program ends before they are whole.
+//! What is kept of files that are not whole, to be named when the program ends before they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::name::Name;
 use crate::cli::text::one_line_of_bytes;
 
-/// Partial files with the sizes of the whole ones. Clones are one.
+/// What is kept of files that are not whole. Clones are one.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Leftovers(Arc<Mutex<BTreeMap<PathBuf, u64>>>);
+pub(crate) struct Leftovers(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// Partial files beside their targets, with the sizes of the whole ones.
+    here: BTreeMap<PathBuf, u64>,
+    /// Uploads that the server keeps, by the names that they will have.
+    there: BTreeSet<Name>,
+}
 
 impl Leftovers {
     pub(crate) fn add(&self, path: PathBuf, size: u64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path, size);
+        self.kept().here.insert(path, size);
     }
 
     pub(crate) fn remove(&self, path: &Path) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+        self.kept().here.remove(path);
+    }
+
+    pub(crate) fn add_upload(&self, name: &Name) {
+        self.kept().there.insert(name.clone());
+    }
+
+    pub(crate) fn remove_upload(&self, name: &Name) {
+        self.kept().there.remove(name);
     }
 
     /// A line for each one that is there.
     pub(crate) fn lines(&self) -> Vec<String> {
-        let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = |(path, size): (&PathBuf, &u64)| {
+        let kept = self.kept();
+        let here = |(path, size): (&PathBuf, &u64)| {
             let len = path.symlink_metadata().ok()?.len();
             let path = one_line_of_bytes(path.as_os_str().as_bytes());
             Some(format!("plug: kept {len} of {size} bytes in {path}; the same command carries on"))
         };
-        files.iter().filter_map(line).collect()
+        let there = |name: &Name| format!("plug: the server keeps what came of {name}; the same command carries on");
+        kept.here.iter().filter_map(here).chain(kept.there.iter().map(there)).collect()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

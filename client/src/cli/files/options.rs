@@ -18,7 +18,8 @@ Examples:
   plug get report.pdf                 into the file of that name here
   plug get a.txt b.txt texts/         several into a directory
   plug get 'logs/*.gz' .              what matches, as the server lists it
-  plug get -r photos .                a tree
+  plug get -r photos .                a tree, as ./photos
+  plug get -r photos pictures         the same, as pictures
   plug get backup.tar - | tar t       to stdout
 Interrupted or cut off, a large file stays in .NAME.plug-part; the same command carries on.";
 

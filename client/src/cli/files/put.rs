@@ -126,7 +126,11 @@ impl Planner<'_> {
         let here = facts_of(&local);
         let is_tree = options.recursive && here.as_ref().is_some_and(Facts::is_dir);
         let into = self.terms.many && (!is_tree || options.paths.len() > 2);
-        let is_directory = there.is_some_and(Facts::is_dir) || to.is_some_and(|to| to.as_bytes().ends_with(b"/"));
+        // A tree goes to the same place whether that exists or not, so that the same command carries on.
+        let is_directory = match is_tree {
+            true => to.is_some_and(|to| to.file_name().is_none()),
+            false => there.is_some_and(Facts::is_dir) || to.is_some_and(|to| to.as_bytes().ends_with(b"/")),
+        };
         let path = match to {
             Some(to) if is_directory || into => to.join(&tree_name(&local)?),
             Some(to) => to.clone(),

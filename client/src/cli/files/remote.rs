@@ -93,7 +93,8 @@ impl Remote {
             plugin,
             until: session.until(),
             leftovers: session.leftovers(),
-            spare: RefCell::new(session.take_client()),
+            // One that was waited for takes longer pieces, of which a cut would cost more.
+            spare: RefCell::new(session.take_client().filter(|_| session.options().wait.is_none())),
         })
     }
 

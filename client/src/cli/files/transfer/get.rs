@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use plugd_core::wire::CHANNEL_MAIN;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Mutex, mpsc};
 
 use super::write::{Fetch, Printed, Work, Writer, cannot_begin, exists};
@@ -201,10 +201,7 @@ impl Lane<'_> {
 
     /// Takes the next job if there is one at once.
     fn next_now(&self) -> Option<GetJob> {
-        self.again.take().or_else(|| match self.queue.0.try_lock().ok()?.try_recv() {
-            Ok(job) => Some(job),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        })
+        self.again.take().or_else(|| self.queue.0.try_lock().ok()?.try_recv().ok())
     }
 
     /// Uses one connection for as long as it lasts and there are jobs.

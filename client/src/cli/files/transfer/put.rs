@@ -27,6 +27,7 @@ use crate::cli::files::progress::Running;
 use crate::cli::files::remote::{Remote, has_reason, is_false, parse, parse_object};
 use crate::cli::files::retry::{Retries, passes};
 use crate::cli::files::tally::{Receipt, Tally};
+use crate::cli::stream::succeeded;
 use crate::cli::text::one_line;
 use crate::{Client, ClientError, Data, Receiver, Reply, Sender, Status};
 
@@ -475,19 +476,20 @@ impl Lane<'_> {
             }
         };
         if let Some(failure) = flight.sent.failure.take() {
+            self.remote.leftovers.remove_upload(&flight.job.remote);
             self.failed_here(flight.job, failure);
             return Ok(());
         }
-        if reply.status.is_ok() {
-            self.succeeded(flight, reply);
-            return Ok(());
-        }
-        let failure = Failure::Status(Box::new(reply));
-        if passes(&failure) {
+        let answered = succeeded(reply);
+        if answered.as_ref().is_err_and(passes) {
             self.lost(flight);
-            return Err(failure);
+            return answered.map(drop);
         }
-        self.refused(flight, failure);
+        self.remote.leftovers.remove_upload(&flight.job.remote);
+        match answered {
+            Ok(reply) => self.succeeded(flight, reply),
+            Err(failure) => self.refused(flight, failure),
+        }
         Ok(())
     }
 
@@ -500,6 +502,7 @@ impl Lane<'_> {
         let head = receiver.head().await?.cloned();
         if let (Some(start), Some(object)) = (start, &head) {
             let head: PutHead = parse_object(Some(object.clone()), "header of put")?;
+            self.remote.leftovers.add_upload(&flight.job.remote);
             // A sender that has gone needs no offset.
             let _ = start.send(head.offset);
         }
