@@ -355,7 +355,7 @@ impl Output {
     ///
     /// As [`Call::send`].
     pub async fn send_batch(&mut self, batch: Batch) -> Result<(), Status> {
-        if poll_fn(|cx| self.exchange.poll_send_batch(cx, &batch)).await? {
+        if batch.is_empty() || poll_fn(|cx| self.exchange.poll_send_batch(cx, &batch)).await? {
             return Ok(());
         }
         for data in batch {
@@ -372,15 +372,19 @@ impl Output {
     ///
     /// # Errors
     ///
-    /// As [`Call::send`]; `aborted` with reason `source-changed` when the file is shorter than the part. When it becomes so
-    /// within a frame whose length was announced already, the connection breaks.
+    /// As [`Call::send`]; `aborted` with reason `source-changed` when the file is shorter than the part, and `internal`
+    /// when the part ends before it begins. When a file becomes shorter within a frame whose length was announced already,
+    /// the connection breaks.
     ///
     /// # Cancellation
     ///
     /// As [`Call::send`].
     pub async fn send_file(&mut self, file: &Arc<File>, part: Range<u64>, more: bool) -> Result<(), Status> {
-        let len = part.end.saturating_sub(part.start);
-        let mut rest = FileRest { file: file.clone(), offset: part.start, len, more };
+        if part.start > part.end {
+            let text = format!("part of a file that ends before it begins: {} to {}", part.start, part.end);
+            return Err(Status::internal("malformed-part", text));
+        }
+        let mut rest = FileRest::new(file.clone(), part, more);
         poll_fn(|cx| self.exchange.poll_send_file(cx, &mut rest)).await
     }
 

@@ -147,6 +147,7 @@ impl Router {
         let mut handling = AssertUnwindSafe(handling).catch_unwind();
         // A short call never waits, and needs neither the watch nor a timer.
         if let Poll::Ready(ended) = poll_fn(|cx| Poll::Ready(handling.poll_unpin(cx))).await {
+            drop_caught(handling);
             return decide(Stop::of(ended), limit);
         }
         let stop = tokio::select! {
@@ -163,7 +164,7 @@ impl Router {
             // What the handler says after it was stopped changes nothing; the time is for it to clean up.
             let _ = timeout(self.grace, &mut handling).await;
         }
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(handling)));
+        drop_caught(handling);
         (status, then)
     }
 }
@@ -181,6 +182,10 @@ fn decide(stop: Stop, limit: Option<Duration>) -> (Status, Then) {
         Stop::Interrupted(Interrupt::Vanished(error)) => {
             (cancelled("caller-gone", "the caller closed the connection").with_detail(error), Then::Drop)
         }
+        Stop::Interrupted(Interrupt::Source(error)) => {
+            let status = Status::aborted("source-changed", "the file could not be sent to its end");
+            (status.with_origin(Origin::Handler).with_detail(error), Then::Drop)
+        }
         Stop::Interrupted(Interrupt::Violation(violation)) => (violated(violation), Then::Close),
         Stop::Deadline => {
             let limit = humantime::format_duration(limit.unwrap_or_default());
@@ -192,6 +197,11 @@ fn decide(stop: Stop, limit: Option<Duration>) -> (Status, Then) {
             (status.with_origin(Origin::Drain), Then::Close)
         }
     }
+}
+
+/// What a handler does in its last drop changes nothing any more, not even when it panics.
+fn drop_caught(handling: impl Future) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(handling)));
 }
 
 fn cancelled(reason: &'static str, message: &str) -> Status {

@@ -341,3 +341,13 @@ async fn a_caller_may_vanish_in_the_middle_of_anything(#[case] sent: Vec<u8>) {
     server.control.drain();
     soon("end of the server", server.stopped()).await;
 }
+
+#[tokio::test]
+async fn a_handler_that_ends_well_may_panic_in_its_drop() {
+    let plugins = format!("{PLUGINS}[plugins.parting]\n");
+    let server = TestServer::start(&plugins).await;
+    let mut peer = RawPeer::greet(server.address).await;
+    peer.send(&[open("parting"), eoi()].concat()).await;
+    assert_eq!(peer.end().await, (String::new(), false));
+    assert_alive(&mut peer).await;
+}

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Departure, FilePart, Inbound, Outbound, Stream};
+use super::{Departure, FilePart, Inbound, Outbound, SourceError, Stream};
 use crate::wire::{CHANNEL_MAIN, End, FrameError, FrameHeader, FrameLimits, HEADER_LEN_MAX, Kind};
 use crate::{Batch, Data, Status};
 
@@ -40,6 +41,9 @@ pub enum Interrupt {
     Cancelled,
     /// The connection broke, or the caller closed it.
     Vanished(io::Error),
+    /// What the handler sends could not be read when its frame was begun already: a [`SourceError`]. The connection is
+    /// broken, for the frame can neither be finished nor taken back.
+    Source(io::Error),
     /// The caller broke the protocol; nothing that follows on the connection can be read.
     Violation(Violation),
 }
@@ -214,7 +218,7 @@ impl Inner {
     pub(super) fn take_departure(&mut self) -> Option<Departure> {
         match self.interrupt.take()? {
             Interrupt::Cancelled => None,
-            Interrupt::Vanished(error) => Some(Departure::Cut(error)),
+            Interrupt::Vanished(error) | Interrupt::Source(error) => Some(Departure::Cut(error)),
             Interrupt::Violation(violation) => Some(Departure::Violation(violation)),
         }
     }
@@ -356,7 +360,7 @@ impl Inner {
     }
 
     fn poll_send_file(&mut self, cx: &mut Context<'_>, rest: &mut FileRest) -> Poll<Result<(), Status>> {
-        while rest.len > 0 {
+        while rest.is_due() {
             ready!(self.poll_room(cx))?;
             let len = rest.len.min(self.caller_data_len_max.min(FILE_FRAME_LEN_MAX).into());
             // Once its length is announced, a frame can only be kept or the connection be broken.
@@ -364,10 +368,12 @@ impl Inner {
             self.head_allowed = false;
             self.traffic.sent += len;
             let part = FilePart { file: rest.file.clone(), offset: rest.offset, len: len as usize };
-            rest.offset += len;
-            rest.len -= len;
+            rest.advance(len);
             let header = FrameHeader { more: rest.more || rest.len > 0, ..FrameHeader::new(Kind::Data, len as u32) };
-            self.outbound.push_file(header, part);
+            match len {
+                0 => self.outbound.push(header, Bytes::new()),
+                _ => self.outbound.push_file(header, part),
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -404,7 +410,9 @@ impl Inner {
 
     fn flush(&mut self, cx: &mut Context<'_>) {
         if let Poll::Ready(Err(error)) = self.outbound.poll_flush_to(&mut *self.io, cx) {
-            self.interrupt.get_or_insert(Interrupt::Vanished(error));
+            let is_source = SourceError::is_in(&error);
+            let interrupt = if is_source { Interrupt::Source(error) } else { Interrupt::Vanished(error) };
+            self.interrupt.get_or_insert(interrupt);
         }
     }
 
@@ -471,13 +479,30 @@ impl Inner {
 /// What is left to send of a part of a file.
 #[derive(Debug)]
 pub(crate) struct FileRest {
-    pub(crate) file: Arc<File>,
-    pub(crate) offset: u64,
-    pub(crate) len: u64,
-    pub(crate) more: bool,
+    file: Arc<File>,
+    offset: u64,
+    len: u64,
+    more: bool,
+    has_begun: bool,
 }
 
 impl FileRest {
+    pub(crate) fn new(file: Arc<File>, part: Range<u64>, more: bool) -> FileRest {
+        let len = part.end.saturating_sub(part.start);
+        FileRest { file, offset: part.start, len, more, has_begun: false }
+    }
+
+    /// Whether a frame is still to be sent: an empty part is one empty frame when it ends its message.
+    fn is_due(&self) -> bool {
+        self.len > 0 || !(self.more || self.has_begun)
+    }
+
+    fn advance(&mut self, len: u64) {
+        self.offset += len;
+        self.len -= len;
+        self.has_begun = true;
+    }
+
     /// Fails when the file does not hold the next `len` bytes any more.
     fn ensure_holds(&self, len: u64) -> Result<(), Status> {
         match self.file.metadata() {

@@ -29,22 +29,44 @@ impl FilePart {
     ///
     /// # Errors
     ///
-    /// Whatever the file and `io` report; `UnexpectedEof` when the file is shorter than the part.
+    /// Whatever `io` reports, and a [`SourceError`] within the error when the file is the reason.
     pub fn poll_copy<W>(&self, io: &mut W, cx: &mut Context<'_>) -> Poll<io::Result<usize>>
     where
         W: AsyncWrite + Unpin + ?Sized,
     {
         let mut buf = vec![0; self.len.min(COPY_LEN)];
         match read_at(&self.file, &mut buf, self.offset) {
-            Ok(0) => Poll::Ready(Err(FilePart::cut())),
+            Ok(0) => Poll::Ready(Err(SourceError::Cut.into())),
             Ok(read_len) => Pin::new(io).poll_write(cx, &buf[..read_len]),
-            Err(error) => Poll::Ready(Err(error)),
+            Err(error) => Poll::Ready(Err(SourceError::Unreadable(error).into())),
         }
     }
+}
 
-    /// What to report when the file has become shorter than the part.
-    pub(crate) fn cut() -> io::Error {
-        io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was sent")
+/// Why a part of a file could not be sent although it was announced, which leaves its frame cut and the connection broken.
+///
+/// It travels within an [`io::Error`], for the stream may be the reason as well; [`SourceError::is_in`] tells them apart.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The file is shorter than the part.
+    #[error("the file became shorter while it was sent")]
+    Cut,
+    /// The file cannot be read.
+    #[error("cannot read the file that is sent: {0}")]
+    Unreadable(#[source] io::Error),
+}
+
+impl SourceError {
+    /// Whether it was the file, and not the stream, that failed with `error`.
+    pub fn is_in(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<SourceError>())
+    }
+}
+
+impl From<SourceError> for io::Error {
+    fn from(error: SourceError) -> io::Error {
+        io::Error::other(error)
     }
 }
 

@@ -15,7 +15,7 @@ mod stream;
 
 pub use connection::{Connection, Departure, GreetError};
 pub use exchange::{Interrupt, State, Traffic, Violation, Watch};
-pub use file_part::FilePart;
+pub use file_part::{FilePart, SourceError};
 pub use inbound::Inbound;
 pub use outbound::Outbound;
 pub use stream::{Plain, Stream};

@@ -59,6 +59,8 @@ pub struct Outbound {
     /// Long payloads, each with the length of `copied` that goes ahead of it.
     long: VecDeque<(usize, Long)>,
     long_len: usize,
+    /// Whether `io` may still hold back what it has taken.
+    is_unflushed: bool,
 }
 
 impl Outbound {
@@ -73,10 +75,10 @@ impl Outbound {
         self.long_len + self.copied.len() - self.written
     }
 
-    /// Whether everything has been written.
+    /// Whether everything has been written and flushed.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && !self.is_unflushed
     }
 
     /// Queues bytes that are no frame: a hello, or a refusal in the other side's own protocol.
@@ -99,8 +101,9 @@ impl Outbound {
         }
     }
 
-    /// Queues one frame whose payload is a part of a file, which must be as long until it is written.
+    /// Queues one frame whose payload is a part of a file, not empty, which must be as long until it is written.
     pub(crate) fn push_file(&mut self, header: FrameHeader, part: FilePart) {
+        debug_assert!(part.len > 0 && part.len == header.payload_len as usize, "the header announces its payload");
         self.copied.extend_from_slice(&header.encode());
         self.long_len += part.len;
         self.long.push_back((self.copied.len(), Long::File(part)));
@@ -142,7 +145,8 @@ impl Outbound {
     ///
     /// # Errors
     ///
-    /// As [`poll_flush`](Outbound::poll_flush), and `UnexpectedEof` when a file became shorter than was announced.
+    /// As [`poll_flush`](Outbound::poll_flush), and a [`SourceError`](super::SourceError) within the error when a file
+    /// cannot be read as it was announced.
     pub fn poll_flush_to(&mut self, io: &mut dyn Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_flush_by(io, cx, |part, io, cx| io.poll_send_file(cx, part))
     }
@@ -159,7 +163,8 @@ impl Outbound {
         if self.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        while !self.is_empty() {
+        self.is_unflushed = true;
+        while self.len() > 0 {
             let written = match self.next_file() {
                 Some(part) => ready!(send_file(part, io, cx))?,
                 None => ready!(self.poll_write(io, cx))?,
@@ -171,7 +176,9 @@ impl Outbound {
         }
         self.copied.clear();
         self.written = 0;
-        Pin::new(io).poll_flush(cx)
+        ready!(Pin::new(io).poll_flush(cx))?;
+        self.is_unflushed = false;
+        Poll::Ready(Ok(()))
     }
 
     /// The part of a file that is to be written next.
@@ -277,20 +284,83 @@ mod tests {
         assert!(held < 1 << 20, "{held} bytes held");
     }
 
+    /// Holds back what it takes until it is flushed, as TLS does, and its first flush has to wait.
+    #[derive(Default)]
+    struct Holding {
+        held: Vec<u8>,
+        flushed: Vec<u8>,
+        flushes: usize,
+    }
+
+    impl AsyncWrite for Holding {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.held.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            if self.flushes == 1 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let held = std::mem::take(&mut self.held);
+            self.flushed.extend(held);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flush_that_had_to_wait_is_carried_on() {
+        let (mut io, mut outbound) = (Holding::default(), Outbound::new());
+        outbound.push(FrameHeader::new(Kind::Data, 3), Bytes::from_static(b"abc"));
+        std::future::poll_fn(|cx| outbound.poll_flush(&mut io, cx)).await.expect("a stream that takes everything");
+        assert!(outbound.is_empty());
+        assert_eq!(io.flushed.len(), FRAME_HEADER_LEN + 3);
+    }
+
+    /// The ways into the queue.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Way {
+        Frame,
+        Frames,
+        File,
+    }
+
+    fn payload(fill: u8, len: usize) -> Bytes {
+        vec![fill; len].into()
+    }
+
+    fn push(outbound: &mut Outbound, way: Way, fill: u8, len: usize) {
+        let header = FrameHeader::new(Kind::Data, len as u32);
+        match way {
+            Way::Frames => outbound.push_frames(&[&header.encode()[..], &payload(fill, len)].concat().into()),
+            Way::File if len > 0 => {
+                let mut file = tempfile::tempfile().expect("a temporary file");
+                std::io::Write::write_all(&mut file, &[b"ahead", &payload(fill, len)[..]].concat()).expect("room");
+                outbound.push_file(header, FilePart { file: file.into(), offset: 5, len });
+            }
+            _ => outbound.push(header, payload(fill, len)),
+        }
+    }
+
     proptest! {
         #[test]
         fn frames_leave_whole_and_in_order_through_a_pipe_of_any_width(
-            lens in proptest::collection::vec(0usize..6000, 0..12), pipe_len in 1usize..9000
+            frames in proptest::collection::vec(
+                (proptest::sample::select(vec![Way::Frame, Way::Frames, Way::File]), 0usize..6000), 0..12
+            ),
+            pipe_len in 1usize..9000
         ) {
-            let frames: Vec<Frame> = (0u8..).zip(&lens).map(|(fill, &len)| Frame {
-                header: FrameHeader::new(Kind::Data, len as u32),
-                payload: vec![fill; len].into(),
-            }).collect();
             let arrived = tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async {
                 let (mut near, mut far) = tokio::io::duplex(pipe_len);
                 let mut outbound = Outbound::new();
-                for frame in &frames {
-                    outbound.push(frame.header, frame.payload.clone());
+                for (fill, (way, len)) in (0u8..).zip(&frames) {
+                    push(&mut outbound, *way, fill, *len);
                 }
                 let write = async move {
                     std::future::poll_fn(|cx| outbound.poll_flush(&mut near, cx)).await.expect("an open pipe");
@@ -302,7 +372,8 @@ mod tests {
                 bytes
             });
             let mut buf = Bytes::from(arrived);
-            for frame in frames {
+            for (fill, (_, len)) in (0u8..).zip(&frames) {
+                let frame = Frame { header: FrameHeader::new(Kind::Data, *len as u32), payload: payload(fill, *len) };
                 prop_assert_eq!(Frame::take(&mut buf, FrameLimits::default()), Ok(Some(frame)));
             }
             prop_assert!(buf.is_empty());

@@ -8,6 +8,8 @@ use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf, Ready};
 
 use super::FilePart;
+#[cfg(target_os = "linux")]
+use {super::SourceError, nix::errno::Errno};
 
 /// A byte stream that can carry a connection.
 ///
@@ -27,7 +29,7 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     ///
     /// # Errors
     ///
-    /// Whatever the file and the stream report; `UnexpectedEof` when the file is shorter than the part.
+    /// Whatever the stream reports, and a [`SourceError`](super::SourceError) within the error when the file is the reason.
     fn poll_send_file(&mut self, cx: &mut Context<'_>, part: &FilePart) -> Poll<io::Result<usize>> {
         part.poll_copy(self, cx)
     }
@@ -82,9 +84,10 @@ impl Stream for tokio::net::TcpStream {
     fn poll_send_file(&mut self, cx: &mut Context<'_>, part: &FilePart) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_write_ready(cx))?;
-            let sent = self.try_io(Interest::WRITABLE, || send_file(&*self, part));
-            if !would_block(&sent) {
-                return Poll::Ready(sent);
+            match self.try_io(Interest::WRITABLE, || send_file(&*self, part)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if is_beyond_send_file(&error) => return part.poll_copy(self, cx),
+                sent => return Poll::Ready(sent),
             }
         }
     }
@@ -100,26 +103,38 @@ impl Stream for tokio::net::UnixStream {
     fn poll_send_file(&mut self, cx: &mut Context<'_>, part: &FilePart) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_write_ready(cx))?;
-            let sent = self.try_io(Interest::WRITABLE, || send_file(&*self, part));
-            if !would_block(&sent) {
-                return Poll::Ready(sent);
+            match self.try_io(Interest::WRITABLE, || send_file(&*self, part)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if is_beyond_send_file(&error) => return part.poll_copy(self, cx),
+                sent => return Poll::Ready(sent),
             }
         }
     }
-}
-
-fn would_block<T>(result: &io::Result<T>) -> bool {
-    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Has the kernel move bytes from its memory of the file into the socket.
 #[cfg(target_os = "linux")]
 fn send_file(socket: &impl std::os::fd::AsFd, part: &FilePart) -> io::Result<usize> {
     let mut offset = part.offset.try_into().map_err(io::Error::other)?;
-    match nix::sys::sendfile::sendfile(socket, &*part.file, Some(&mut offset), part.len)? {
-        0 => Err(FilePart::cut()),
-        sent => Ok(sent),
+    loop {
+        match nix::sys::sendfile::sendfile(socket, &*part.file, Some(&mut offset), part.len) {
+            Ok(0) => return Err(SourceError::Cut.into()),
+            Ok(sent) => return Ok(sent),
+            Err(Errno::EINTR) => {}
+            // A socket has no such failures; a disk does.
+            Err(errno @ (Errno::EIO | Errno::ENODATA | Errno::ESTALE)) => {
+                return Err(SourceError::Unreadable(errno.into()).into());
+            }
+            Err(errno) => return Err(errno.into()),
+        }
     }
+}
+
+/// Whether the file is of a kind that the kernel does not move by itself (sendfile(2)); it can still be read.
+#[cfg(target_os = "linux")]
+fn is_beyond_send_file(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP))
 }
 
 fn is_read_closed(ready: Option<io::Result<Ready>>) -> bool {

@@ -1,6 +1,8 @@
 //! A handler with an operation for each way to behave, well or badly.
 
+use std::future::poll_fn;
 use std::pin::Pin;
+use std::task::Poll;
 
 use async_trait::async_trait;
 use plugd_core::{Call, Descriptor, Handler, Operation, Status, Streaming};
@@ -136,4 +138,30 @@ async fn repeat(call: &mut Call) -> Result<(), Status> {
         call.send(data.repeat(times)).await?;
     }
     Ok(())
+}
+
+plugd_core::register!(|| {
+    Descriptor::new("parting", "ends well and panics when its future is dropped")
+        .operation(Operation::new("parting", "ends well and panics when its future is dropped"))
+        .handler(|| Parting)
+});
+
+#[derive(Debug)]
+struct Parting;
+
+impl Handler for Parting {
+    fn handle<'s, 'c, 'f>(
+        &'s self,
+        _call: &'c mut Call,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Status>> + Send + 'f>>
+    where
+        's: 'f,
+        'c: 'f,
+    {
+        let bomb = Bomb;
+        Box::pin(poll_fn(move |_| {
+            let _held = &bomb;
+            Poll::Ready(Ok(()))
+        }))
+    }
 }

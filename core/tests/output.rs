@@ -1,4 +1,4 @@
-//! Parts of files over every kind of stream.
+//! What handlers send, parts of files above all, over every kind of stream.
 
 use std::fs::File;
 use std::future::poll_fn;
@@ -69,6 +69,13 @@ where
     outcome
 }
 
+async fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let far = TcpStream::connect(listener.local_addr().expect("a port")).await.expect("a listener");
+    let (near, _) = listener.accept().await.expect("a caller");
+    (near, far)
+}
+
 /// The bytes of each message.
 fn messages(frames: &[Frame]) -> Vec<Bytes> {
     let mut messages = vec![Vec::new()];
@@ -96,8 +103,9 @@ async fn parts_arrive_over(near: Box<dyn Stream>, far: impl AsyncRead + AsyncWri
     };
     let (served, frames) = tokio::join!(serve(near, send), receive(far));
     assert!(served.expect("no interrupt").is_ok());
-    let expected = [b"before", &content[..], &[&content[10..1_000_000], b"between"].concat(), &content[2_999_999..]]
-        .map(Bytes::copy_from_slice);
+    let expected =
+        [b"before", &content[..], b"", &[&content[10..1_000_000], b"between"].concat(), &content[2_999_999..]]
+            .map(Bytes::copy_from_slice);
     assert!(messages(&frames) == expected);
     assert_eq!(frames.last().expect("an end").header.kind, Kind::End);
 }
@@ -108,9 +116,7 @@ async fn parts_of_files_arrive_whole_and_in_order_over_every_stream() {
     parts_arrive_over(Box::new(near), far).await;
     let (near, far) = UnixStream::pair().expect("two sockets");
     parts_arrive_over(Box::new(near), far).await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let far = TcpStream::connect(listener.local_addr().expect("a port")).await.expect("a listener");
-    let (near, _) = listener.accept().await.expect("a caller");
+    let (near, far) = tcp_pair().await;
     parts_arrive_over(Box::new(near), far).await;
 }
 
@@ -129,11 +135,37 @@ async fn a_file_that_became_shorter_is_refused_before_its_bytes_are_announced() 
 }
 
 #[tokio::test]
+async fn an_empty_part_is_a_message_unless_the_message_goes_on() {
+    let (near, far) = UnixStream::pair().expect("two sockets");
+    let file = file(b"abc");
+    let send = async |mut output: plugd_core::Output| {
+        output.send_file(&file, 3..3, true).await?;
+        output.send_file(&file, 1..1, false).await
+    };
+    let (served, frames) = tokio::join!(serve(Box::new(near), send), receive(far));
+    assert!(served.expect("no interrupt").is_ok());
+    assert_eq!(messages(&frames), [Bytes::new()]);
+    assert_eq!(frames.len(), 2, "one empty frame and the end: {frames:?}");
+}
+
+#[tokio::test]
+async fn a_part_that_ends_before_it_begins_is_refused() {
+    let (near, far) = UnixStream::pair().expect("two sockets");
+    let file = file(b"abc");
+    #[expect(clippy::reversed_empty_ranges, reason = "what a mistaken handler asks for")]
+    let send = async |mut output: plugd_core::Output| output.send_file(&file, 3..1, false).await;
+    let (served, frames) = tokio::join!(serve(Box::new(near), send), receive(far));
+    assert_eq!(served.expect("no interrupt").reason(), "malformed-part");
+    assert_eq!(frames.len(), 1, "the end alone: {frames:?}");
+}
+
+#[tokio::test]
 async fn a_file_that_becomes_shorter_within_a_frame_breaks_the_connection_and_is_never_filled_up() {
     fn pair<S: Stream>((near, far): (S, S)) -> [Box<dyn Stream>; 2] {
         [Box::new(near), Box::new(far)]
     }
-    for [near, far] in [pair(UnixStream::pair().expect("two sockets")), pair(tokio::io::duplex(64))] {
+    let pairs = [pair(UnixStream::pair().expect("two sockets")), pair(tcp_pair().await), pair(tokio::io::duplex(64))];
+    for [near, far] in pairs {
         let file = file(&[7; 1000]);
         let send = async |mut output: plugd_core::Output| {
             output.send_file(&file, 0..1000, false).await?;
@@ -141,7 +173,19 @@ async fn a_file_that_becomes_shorter_within_a_frame_breaks_the_connection_and_is
             output.written().await
         };
         let (served, frames) = tokio::join!(serve(near, send), receive(far));
-        assert!(matches!(served, Err(Interrupt::Vanished(_))), "{served:?}");
+        assert!(matches!(served, Err(Interrupt::Source(_))), "{served:?}");
         assert_eq!(frames, [], "no frame came whole");
     }
+}
+
+#[tokio::test]
+async fn an_empty_batch_is_nothing_and_a_header_may_follow() {
+    let (near, far) = UnixStream::pair().expect("two sockets");
+    let send = async |mut output: plugd_core::Output| {
+        output.send_batch(plugd_core::Batch::default()).await?;
+        output.head(&serde_json::json!({ "size": 0 }))
+    };
+    let (served, frames) = tokio::join!(serve(Box::new(near), send), receive(far));
+    assert!(served.expect("no interrupt").is_ok());
+    assert_eq!(frames.iter().map(|frame| frame.header.kind).collect::<Vec<_>>(), [Kind::Head, Kind::End]);
 }
