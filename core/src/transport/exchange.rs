@@ -383,7 +383,7 @@ impl Inner {
             return Poll::Ready(Err(status.clone()));
         }
         self.flush(cx);
-        if self.interrupt.is_none() && self.outbound.is_empty() {
+        if self.interrupt.is_none() && self.outbound.is_flushed() {
             return Poll::Ready(Ok(()));
         }
         self.awaits_written = true;

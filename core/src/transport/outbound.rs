@@ -75,10 +75,16 @@ impl Outbound {
         self.long_len + self.copied.len() - self.written
     }
 
-    /// Whether everything has been written and flushed.
+    /// Whether nothing waits to be written; what was written may still wait to be flushed.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0 && !self.is_unflushed
+        self.len() == 0
+    }
+
+    /// Whether everything has been written and flushed.
+    #[inline]
+    pub fn is_flushed(&self) -> bool {
+        self.is_empty() && !self.is_unflushed
     }
 
     /// Queues bytes that are no frame: a hello, or a refusal in the other side's own protocol.
@@ -160,11 +166,11 @@ impl Outbound {
     where
         W: AsyncWrite + Unpin + ?Sized,
     {
-        if self.is_empty() {
+        if self.is_flushed() {
             return Poll::Ready(Ok(()));
         }
         self.is_unflushed = true;
-        while self.len() > 0 {
+        while !self.is_empty() {
             let written = match self.next_file() {
                 Some(part) => ready!(send_file(part, io, cx))?,
                 None => ready!(self.poll_write(io, cx))?,
@@ -252,7 +258,7 @@ impl Outbound {
 
     /// Gives the memory back when nothing waits, so that an idle connection holds none.
     pub fn release(&mut self) {
-        if self.is_empty() {
+        if self.is_flushed() {
             *self = Outbound::new();
         }
     }
@@ -319,7 +325,7 @@ mod tests {
         let (mut io, mut outbound) = (Holding::default(), Outbound::new());
         outbound.push(FrameHeader::new(Kind::Data, 3), Bytes::from_static(b"abc"));
         std::future::poll_fn(|cx| outbound.poll_flush(&mut io, cx)).await.expect("a stream that takes everything");
-        assert!(outbound.is_empty());
+        assert!(outbound.is_flushed());
         assert_eq!(io.flushed.len(), FRAME_HEADER_LEN + 3);
     }
 
