@@ -184,7 +184,7 @@ impl Sender {
     /// the input serves nobody; [`ClientError::Lost`].
     pub async fn flush(&mut self) -> Result<(), ClientError> {
         let Sender { io, outbound, progress, opened, input } = self;
-        if outbound.is_empty() {
+        if outbound.is_flushed() {
             return Ok(());
         }
         tokio::select! {
