@@ -4,10 +4,13 @@ use std::path::Path;
 use std::process::Command;
 
 /// Programs that take part where they are installed: the peer or tool, how it tells its version, the package it is in.
-const OPTIONAL: [(&str, [&str; 2], &str); 4] = [
+const OPTIONAL: [(&str, [&str; 2], &str); 7] = [
     ("redis", ["redis-server", "--version"], "redis-server"),
     ("nginx", ["nginx", "-v"], "nginx-light"),
     ("python", ["python3", "--version"], "python3"),
+    ("curl", ["curl", "--version"], "curl"),
+    ("rsync", ["rsync", "--version"], "rsync"),
+    ("ssh, sftp", ["ssh", "-V"], "openssh-server openssh-client"),
     ("strace", ["strace", "--version"], "strace"),
 ];
 

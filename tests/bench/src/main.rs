@@ -4,6 +4,7 @@
 
 mod facts;
 mod load;
+mod moving;
 mod peers;
 mod report;
 mod rows;
@@ -23,6 +24,7 @@ fn main() {
     match args.first().map(String::as_str) {
         Some("serve-raw") => return peers::raw::serve(),
         Some("serve-sendfile") => return peers::sendfile::serve(args[1].as_ref()),
+        Some("serve-sink") => return moving::serve_sink(),
         Some("serve-grpc") => return peers::grpc::serve(),
         _ => {}
     }
@@ -45,6 +47,7 @@ fn main() {
         eprintln!("measuring: a still server");
         still::measure(&plugd, &plug, dir.path())
     });
+    let moved = moving::measure(&plugd, &plug, dir.path(), &only);
     let mut facts = facts::facts(&plugd);
     let mut syscalls = BTreeMap::new();
     if only.is_empty() || only == "syscalls" {
@@ -54,7 +57,7 @@ fn main() {
             Err(why) => facts.push(("system calls", format!("not counted: {why}"))),
         }
     }
-    let report = Report { facts, rounds: rows::ROUNDS, rows: results, still, syscalls };
+    let report = Report { facts, rounds: rows::ROUNDS, rows: results, moved, still, syscalls };
     // A part of the rows must not replace the figures of a whole run.
     if only.is_empty() {
         report.write(&out).expect("a writable directory");

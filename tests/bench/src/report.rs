@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::moving::Moved;
 use crate::rows::{P99_OF_RAW, Result, median};
 use crate::still::Still;
 
@@ -18,6 +19,8 @@ pub struct Report {
     pub rounds: usize,
     /// The rows.
     pub rows: Vec<Result>,
+    /// Files moved by whole programs.
+    pub moved: Vec<Moved>,
     /// What a still server costs.
     pub still: Option<Still>,
     /// System calls for a message, by server; empty where they were not counted.
@@ -44,6 +47,9 @@ impl Report {
             text.push('\n');
         }
         text += "\nIn brackets: what is to be reached, of rates at least, of all else at most.\n";
+        if !self.moved.is_empty() {
+            text += &moved_table(&self.moved);
+        }
         if let Some(still) = &self.still {
             text += &still_table(still);
         }
@@ -95,6 +101,23 @@ impl Report {
     }
 }
 
+/// Who moves files besides plug, in the order of the columns.
+const MOVERS: [&str; 7] = ["bare", "md5sum", "nginx + curl", "rsync", "sftp", "cp", "tar + ssh"];
+
+fn moved_table(moved: &[Moved]) -> String {
+    let mut text = format!("\n| files | seconds | of {} |\n|---|---:|", MOVERS.join(" | of "));
+    text += &"---:|".repeat(MOVERS.len());
+    text.push('\n');
+    for row in moved {
+        let _ = write!(text, "| {} | {:.2} |", row.name, median(row.seconds["plug"].clone()));
+        for other in MOVERS {
+            let _ = write!(text, " {} |", shown(row.ratio(other), row.reach.get(other)));
+        }
+        text.push('\n');
+    }
+    text
+}
+
 fn still_table(still: &Still) -> String {
     let mib = |bytes: u64| bytes as f64 / 1048576.0;
     format!(
@@ -119,6 +142,10 @@ fn cell(row: &Result, column: &str) -> String {
         P99_OF_RAW => row.ratio("raw", |figures| &figures.latency_p99_us),
         other => row.ratio(other, |figures| &figures.requests_per_second),
     };
-    let reach = row.reach.get(column).map(|reach| format!(" ({reach})")).unwrap_or_default();
+    shown(ratio, row.reach.get(column))
+}
+
+fn shown(ratio: Option<f64>, reach: Option<&f64>) -> String {
+    let reach = reach.map(|reach| format!(" ({reach})")).unwrap_or_default();
     ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}{reach}"))
 }

@@ -91,7 +91,7 @@ impl Peer {
     /// # Panics
     ///
     /// When nothing listens there after five seconds.
-    fn start_listening(mut command: Command, address: SocketAddr) -> Option<Peer> {
+    pub fn start_listening(mut command: Command, address: SocketAddr) -> Option<Peer> {
         let child = command.stdout(Stdio::null()).stdin(Stdio::null()).spawn().ok()?;
         let peer = Peer { address, child };
         for _ in 0..100 {
@@ -142,12 +142,13 @@ impl Drop for Peer {
 }
 
 /// Whether a program can be started by its name alone.
-fn is_installed(program: &str) -> bool {
+pub fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
-fn free_port() -> u16 {
+/// A port that nobody listened on a moment ago.
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()
 }

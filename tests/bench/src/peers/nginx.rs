@@ -14,6 +14,15 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 ///
 /// One process and no master, so that its end and its processor time are those of the child.
 pub fn start(dir: &Path, payload: &str) -> Option<Peer> {
+    start_with(dir, &format!("return 200 \"{payload}\";"))
+}
+
+/// Starts nginx on a free port, serving the files below `root` as fast as it can; `None` where it is not installed.
+pub fn start_files(dir: &Path, root: &Path) -> Option<Peer> {
+    start_with(dir, &format!("root {}; sendfile on; tcp_nopush on;", root.display()))
+}
+
+fn start_with(dir: &Path, location: &str) -> Option<Peer> {
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("{name}_temp_path {};\n", dir.join(name).display()))
@@ -23,7 +32,7 @@ pub fn start(dir: &Path, payload: &str) -> Option<Peer> {
         "daemon off;\nmaster_process off;\nworker_processes 1;\npid {pid};\nerror_log /dev/null;\n\
          events {{ worker_connections 4096; }}\n\
          http {{\naccess_log off;\nserver_tokens off;\ndefault_type text/plain;\nkeepalive_requests 1000000000;\n\
-         {temporary}server {{ listen {address}; location / {{ return 200 \"{payload}\"; }} }}\n}}\n",
+         {temporary}server {{ listen {address}; location / {{ {location} }} }}\n}}\n",
         pid = dir.join("nginx.pid").display(),
     );
     std::fs::write(&config, text).expect("a file");
