@@ -39,8 +39,7 @@ pub(crate) struct Answers {
     /// The bytes on the main channel of each answer; `None` takes any.
     expected: Option<Bytes>,
     limits: FrameLimits,
-    /// How many answers are still to come.
-    awaited: u64,
+    awaited: Awaited,
     part: Part,
     /// The begun hello, frame header or END.
     begun: Vec<u8>,
@@ -51,6 +50,10 @@ pub(crate) struct Answers {
     ended: Option<Status>,
     closing: Option<Closing>,
 }
+
+/// How many answers are still to come.
+#[derive(Debug)]
+struct Awaited(u64);
 
 /// What the next byte belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +70,7 @@ impl Answers {
             unit,
             expected,
             limits,
-            awaited: 0,
+            awaited: Awaited(0),
             part: Part::Header,
             begun: Vec::new(),
             len: 0,
@@ -94,17 +97,17 @@ impl Answers {
 
     /// How many answers are still to come.
     pub(crate) fn awaited(&self) -> u64 {
-        self.awaited
+        self.awaited.0
     }
 
     /// Awaits `count` more answers.
     pub(crate) fn await_more(&mut self, count: u64) {
-        self.awaited += count;
+        self.awaited.0 += count;
     }
 
     /// Awaits `count` answers no more, since nothing was sent for them.
     pub(crate) fn await_fewer(&mut self, count: u64) {
-        self.awaited -= count;
+        self.awaited.0 -= count;
     }
 
     /// Takes what has arrived, and tells each verdict that it completes.
@@ -171,8 +174,8 @@ impl Answers {
     }
 
     fn compare(&mut self, mut bytes: &[u8], tell: &mut impl FnMut(Verdict)) -> Result<(), ClientError> {
-        self.check_awaited()?;
-        let Some(expected) = self.expected.clone() else { return Ok(()) };
+        self.awaited.check()?;
+        let Some(expected) = &self.expected else { return Ok(()) };
         if self.unit == Unit::Call {
             let end = self.len + bytes.len();
             self.is_wrong |= expected.get(self.len..end) != Some(bytes);
@@ -180,7 +183,7 @@ impl Answers {
             return Ok(());
         }
         while !bytes.is_empty() {
-            self.check_awaited()?;
+            self.awaited.check()?;
             let end = expected.len().min(self.len + bytes.len());
             let (taken, rest) = bytes.split_at(end - self.len);
             self.is_wrong |= expected[self.len..end] != *taken;
@@ -188,7 +191,7 @@ impl Answers {
             if end == expected.len() {
                 let verdict = if self.is_wrong { Verdict::Wrong } else { Verdict::Right };
                 (self.len, self.is_wrong) = (0, false);
-                self.answer(verdict, tell)?;
+                self.awaited.answer(verdict, tell)?;
             }
         }
         Ok(())
@@ -201,7 +204,7 @@ impl Answers {
             Kind::Data => {
                 let is_message = header.channel == CHANNEL_MAIN && !header.more;
                 match is_message && self.unit == Unit::Message && self.expected.is_none() {
-                    true => self.answer(Verdict::Right, tell),
+                    true => self.awaited.answer(Verdict::Right, tell),
                     false => Ok(()),
                 }
             }
@@ -218,12 +221,12 @@ impl Answers {
             return Ok(());
         }
         if close {
-            self.closing = Some(match (status.is_ok(), self.awaited) {
+            self.closing = Some(match (status.is_ok(), self.awaited.0) {
                 (true, _) => Closing::Untold(Trouble::closed()),
                 (false, 0) => Closing::Untold(Trouble::of_status(&status)),
                 (false, _) => Closing::Told,
             });
-            if self.awaited == 0 {
+            if self.awaited.0 == 0 {
                 return Ok(());
             }
         }
@@ -235,18 +238,20 @@ impl Answers {
             true if is_right => Verdict::Right,
             true => Verdict::Wrong,
         };
-        self.answer(verdict, tell)
+        self.awaited.answer(verdict, tell)
     }
+}
 
+impl Awaited {
     fn answer(&mut self, verdict: Verdict, tell: &mut impl FnMut(Verdict)) -> Result<(), ClientError> {
-        self.check_awaited()?;
-        self.awaited -= 1;
+        self.check()?;
+        self.0 -= 1;
         tell(verdict);
         Ok(())
     }
 
-    fn check_awaited(&self) -> Result<(), ClientError> {
-        match self.awaited {
+    fn check(&self) -> Result<(), ClientError> {
+        match self.0 {
             0 => Err(ClientError::Protocol("more answers than requests".to_owned())),
             _ => Ok(()),
         }

@@ -1,6 +1,5 @@
 //! One connection: as many requests in flight as may be, and each answer judged where it arrived.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{timeout, timeout_at};
 
 use super::answers::{Answers, Closing};
+use super::flight::Flight;
 use super::load::Load;
 use super::pace::{Pace, Quota};
 use super::socket::Socket;
@@ -40,8 +40,7 @@ pub(crate) struct Lane<'l> {
     end: Option<Instant>,
     /// The time, as it was read last: once for all that one look at the socket brings.
     now: Instant,
-    /// The requests in flight, in their order.
-    batches: VecDeque<Batch>,
+    flight: Flight,
     /// How many requests were begun.
     begun: u64,
     /// Bytes of begun requests that are not written, and where in a request they go on.
@@ -50,15 +49,6 @@ pub(crate) struct Lane<'l> {
     /// Nothing can be written any more; what can be read may say why.
     is_broken: bool,
     stall: Stall,
-}
-
-/// Requests that were begun at the same time.
-#[derive(Debug)]
-struct Batch {
-    /// Since when their latency counts.
-    due: Instant,
-    begun: Instant,
-    count: u64,
 }
 
 impl<'l> Lane<'l> {
@@ -71,7 +61,7 @@ impl<'l> Lane<'l> {
             pipeline: load.pipeline(),
             end: load.end(),
             now: Instant::now(),
-            batches: VecDeque::new(),
+            flight: Flight::default(),
             begun: 0,
             unwritten_len: 0,
             position: 0,
@@ -187,7 +177,7 @@ impl<'l> Lane<'l> {
 
     fn push(&mut self, due: Instant, count: u64) {
         if count > 0 {
-            self.batches.push_back(Batch { due, begun: self.now, count });
+            self.flight.begin(due, self.now, count);
             self.begun += count;
             self.answers.await_more(count);
             self.unwritten_len += count as usize * self.load.work().request_len;
@@ -212,18 +202,11 @@ impl<'l> Lane<'l> {
     fn drop_unwritten(&mut self) {
         let request_len = self.load.work().request_len;
         // A peer may have answered even those.
-        let mut count = self.in_flight().min((self.unwritten_len / request_len) as u64);
+        let count = self.in_flight().min((self.unwritten_len / request_len) as u64);
         self.unwritten_len %= request_len;
         self.begun -= count;
         self.answers.await_fewer(count);
-        while let Some(batch) = self.batches.back_mut().filter(|_| count > 0) {
-            let dropped = count.min(batch.count);
-            count -= dropped;
-            batch.count -= dropped;
-            if batch.count == 0 {
-                self.batches.pop_back();
-            }
-        }
+        self.flight.forget(count);
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) {
@@ -260,16 +243,8 @@ impl<'l> Lane<'l> {
         tally.received_len += read_len as u64;
         self.now = Instant::now();
         self.stall.moved(self.now);
-        let mut answered = awaited - self.answers.awaited();
-        while let Some(batch) = self.batches.front_mut().filter(|_| answered > 0) {
-            let done = answered.min(batch.count);
-            tally.took(self.now - batch.due, done);
-            answered -= done;
-            batch.count -= done;
-            if batch.count == 0 {
-                self.batches.pop_front();
-            }
-        }
+        let now = self.now;
+        self.flight.answer(awaited - self.answers.awaited(), |due, count| tally.took(now - due, count));
         Poll::Ready(taken.map_err(|error| Trouble::protocol(&error)))
     }
 
@@ -295,7 +270,7 @@ impl<'l> Lane<'l> {
     }
 
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Trouble>> {
-        let oldest = self.batches.front().map_or(self.now, |batch| batch.begun);
+        let oldest = self.flight.oldest().unwrap_or(self.now);
         self.stall.poll(oldest, cx).map(Err)
     }
 

@@ -184,10 +184,10 @@ async fn connect_all(plan: &Arc<Plan>, share: Range<u32>) -> io::Result<(Vec<Sea
 
 /// Makes requests on a connection, or holds it and makes one before and one after.
 async fn run_kept(load: Arc<Load>, seat: Seat) {
-    let source = match (load.work().mode, load.plan.rate, seat.timer) {
-        (Mode::Idle, ..) => Source::Caller,
-        (_, Some(rate), Some(timer)) => Source::Pace(load.pace(rate, seat.index, timer)),
-        _ => Source::Quota(&load.plan.quota),
+    let source = match load.plan.rate.zip(seat.timer) {
+        Some((rate, timer)) => Source::Pace(load.pace(rate, seat.index, timer)),
+        None if load.work().mode == Mode::Idle => Source::Caller,
+        None => Source::Quota(&load.plan.quota),
     };
     let mut lane = Lane::new(&load, seat.socket, source);
     let outcome = match load.work().mode {

@@ -1,6 +1,7 @@
 //! `plug bench`: load on any command, with every answer compared.
 
 mod answers;
+mod flight;
 mod gate;
 mod lane;
 mod load;

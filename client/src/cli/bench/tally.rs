@@ -31,8 +31,10 @@ pub(crate) enum Trouble {
     Connect(String),
     /// The connection broke, or the server closed it, before the answer.
     Lost(String),
-    /// The server did not speak the protocol, or did not answer as it is asked.
+    /// The server did not speak the protocol.
     Protocol(String),
+    /// The command does not answer one request after the other.
+    Early(&'static str),
     /// No answer came for so long.
     Stalled(Duration),
     /// More kinds than are told apart.
@@ -53,17 +55,20 @@ impl Trouble {
     }
 
     pub(crate) fn protocol(error: &ClientError) -> Trouble {
-        Trouble::Protocol(error.to_string())
+        match error {
+            ClientError::Protocol(text) => Trouble::Protocol(text.clone()),
+            error => Trouble::Protocol(error.to_string()),
+        }
     }
 
     /// Messages are to be answered one by one, and a call that ends well at once answers none.
     pub(crate) fn early_end() -> Trouble {
-        Trouble::Protocol("the call ended before its input".to_owned())
+        Trouble::Early("the call ended before its input")
     }
 
     /// What comes unasked says nothing about how long answers take.
     pub(crate) fn early_answer() -> Trouble {
-        Trouble::Protocol("an answer before its request".to_owned())
+        Trouble::Early("an answer before its request")
     }
 
     /// The word or words for it in a report.
@@ -76,7 +81,8 @@ impl Trouble {
             },
             Trouble::Connect(text) => format!("cannot connect: {text}"),
             Trouble::Lost(text) => format!("connection lost: {text}"),
-            Trouble::Protocol(text) => text.clone(),
+            Trouble::Protocol(text) => format!("protocol broken: {text}"),
+            Trouble::Early(text) => (*text).to_owned(),
             Trouble::Stalled(patience) => format!("no answer within {}", humantime::format_duration(*patience)),
             Trouble::Other => "other".to_owned(),
         }
@@ -95,7 +101,7 @@ impl Trouble {
                 ClientError::Connect { address: server.clone(), source: io::Error::other(text) }.into()
             }
             Trouble::Lost(_) => ClientError::Lost(io::Error::other(text)).into(),
-            Trouble::Protocol(_) => ClientError::Protocol(text).into(),
+            Trouble::Protocol(_) | Trouble::Early(_) => ClientError::Protocol(text).into(),
             Trouble::Stalled(_) => found(Status::deadline_exceeded("no-answer", text)),
             Trouble::Other => found(Status::unknown("many-failures", text)),
         }
@@ -202,7 +208,7 @@ mod tests {
     fn kinds_of_one_name_add_up() {
         let mut tally = Tally::new();
         tally.suffer(Trouble::Lost("x".to_owned()), 1);
-        tally.suffer(Trouble::Protocol("connection lost: x".to_owned()), 2);
+        tally.suffer(Trouble::Early("connection lost: x"), 2);
         assert_eq!(tally.failures(), BTreeMap::from([("connection lost: x".to_owned(), 3)]));
     }
 
