@@ -112,10 +112,8 @@ impl Gate {
 }
 
 fn late() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::TimedOut,
-        format!("no connection within {}", humantime::format_duration(CONNECT_TIMEOUT)),
-    )
+    let limit = humantime::format_duration(CONNECT_TIMEOUT);
+    io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit}"))
 }
 
 async fn exchange_hellos(socket: &mut Socket, opening: &[u8]) -> Result<(), Trouble> {
