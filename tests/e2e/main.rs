@@ -1,6 +1,7 @@
 //! End-to-end tests: real sockets, and real processes where a process is what matters.
 
 mod bench;
+mod bench_trouble;
 mod commands;
 mod connection;
 mod file_server;
