@@ -89,6 +89,13 @@ impl Source {
         Ok(bytes)
     }
 
+    /// As [`read`](Source::read), when that needs no waiting; nothing when it does, or when it fails.
+    pub(crate) fn read_cached(&self, range: Range<u64>) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        let read = preadv2(&self.file, &mut [IoSliceMut::new(&mut bytes)], range.start, ReadWriteFlags::NOWAIT);
+        (read == Ok(bytes.len())).then_some(bytes)
+    }
+
     /// Sums up exactly `range`.
     pub(crate) fn hash(&self, range: Range<u64>, hasher: &mut Hasher) -> Result<(), Status> {
         let mut chunk = vec![0; CHUNK_LEN.min((range.end - range.start) as usize)];
