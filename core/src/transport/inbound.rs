@@ -33,22 +33,21 @@ pub struct Inbound {
     arrived: BytesMut,
     limits: FrameLimits,
     read_len: usize,
-    /// The latest long payloads, whose holders may have dropped them by now, and how many bytes of them are kept.
-    lent: VecDeque<Bytes>,
-    lent_len_max: usize,
+    /// Where memory is used again.
+    lent: Option<Box<Lent>>,
 }
 
 impl Inbound {
     /// An empty half that accepts frames up to `limits`.
     pub fn new(limits: FrameLimits) -> Inbound {
-        Inbound { arrived: BytesMut::new(), limits, read_len: READ_LEN_LEAST, lent: VecDeque::new(), lent_len_max: 0 }
+        Inbound { arrived: BytesMut::new(), limits, read_len: READ_LEN_LEAST, lent: None }
     }
 
     /// Uses the memory of long payloads again, once their holders have dropped them, of up to `len_max` bytes. The holders
     /// are not its only owners then, as they are otherwise.
     #[must_use]
     pub fn recycling(self, len_max: usize) -> Inbound {
-        Inbound { lent_len_max: len_max, ..self }
+        Inbound { lent: Some(Box::new(Lent { payloads: VecDeque::new(), len_max })), ..self }
     }
 
     /// How many bytes have arrived and not been taken.
@@ -105,7 +104,9 @@ impl Inbound {
         }
         let mut payload = take_front(&mut self.arrived, end);
         payload.advance(FRAME_HEADER_LEN);
-        self.lend(&payload);
+        if let Some(lent) = &mut self.lent {
+            lent.lend(&payload);
+        }
         Ok(Some(Frame { header, payload }))
     }
 
@@ -197,8 +198,7 @@ impl Inbound {
 
     /// Makes room for `len` bytes behind what has arrived, in memory that was lent and came back where there is some.
     fn renew(&mut self, len: usize) {
-        let back = self.lent.iter().position(Bytes::is_unique).and_then(|index| self.lent.remove(index));
-        if let Some(Ok(mut memory)) = back.map(Bytes::try_into_mut) {
+        if let Some(mut memory) = self.lent.as_mut().and_then(|lent| lent.take_back()) {
             memory.clear();
             memory.reserve(self.arrived.len() + len);
             memory.extend_from_slice(&self.arrived);
@@ -208,24 +208,42 @@ impl Inbound {
         }
     }
 
-    /// Remembers the memory of a long payload that is handed out.
-    fn lend(&mut self, payload: &Bytes) {
-        if self.lent_len_max == 0 || payload.len() < LONG_LEN_LEAST {
-            return;
-        }
-        self.lent.push_back(payload.clone());
-        while self.lent.iter().map(Bytes::len).sum::<usize>() > self.lent_len_max {
-            self.lent.pop_front();
-        }
-    }
-
     /// Gives the memory back when nothing is waiting, so that an idle connection holds none.
     pub fn release(&mut self) {
         if self.arrived.is_empty() {
             self.arrived = BytesMut::new();
-            self.lent = VecDeque::new();
+            if let Some(lent) = &mut self.lent {
+                lent.payloads.clear();
+            }
             self.read_len = READ_LEN_LEAST;
         }
+    }
+}
+
+/// The latest long payloads, whose holders may have dropped them by now.
+#[derive(Debug)]
+struct Lent {
+    payloads: VecDeque<Bytes>,
+    /// How many bytes of them are kept.
+    len_max: usize,
+}
+
+impl Lent {
+    /// Remembers the memory of a payload that is handed out, if it is long.
+    fn lend(&mut self, payload: &Bytes) {
+        if payload.len() < LONG_LEN_LEAST {
+            return;
+        }
+        self.payloads.push_back(payload.clone());
+        while self.payloads.iter().map(Bytes::len).sum::<usize>() > self.len_max {
+            self.payloads.pop_front();
+        }
+    }
+
+    /// Memory that nobody else holds any more.
+    fn take_back(&mut self) -> Option<BytesMut> {
+        let index = self.payloads.iter().position(Bytes::is_unique)?;
+        self.payloads.remove(index)?.try_into_mut().ok()
     }
 }
 
