@@ -182,6 +182,13 @@ impl Family {
         }
     }
 
+    /// Sends a signal to the group that a command began with, as a shell does.
+    pub(super) fn signal_group(&self, id: CommandId, signal: Signal) {
+        if let Some(command) = self.commands.get(&id) {
+            let _ = kill_process_group(command.leader, signal);
+        }
+    }
+
     /// The processor time of everything of a command that can be found.
     pub(super) fn cpu(&mut self, id: CommandId) -> Duration {
         let Some(leader) = self.commands.get(&id).map(|command| command.leader) else { return Duration::ZERO };

@@ -40,19 +40,19 @@ pub(crate) struct Running {
     is_finished: bool,
 }
 
-/// Ends what is left of commands that could not be waited for.
+/// A way to signal a command from elsewhere. Once the command has ended it leads nowhere.
 #[derive(Debug)]
 pub(crate) struct Wake(CommandId);
 
 impl Wake {
-    /// Kills a command from anywhere; its owner notices.
+    /// Kills everything of the command; who follows it notices.
     pub(crate) fn kill(&self) {
         family::with(|family| family.signal(self.0, Signal::KILL));
     }
 
-    /// Asks everything of a command, wherever it is, or sends it any other signal.
+    /// Sends a signal to the group that the command began with.
     pub(crate) fn signal(&self, signal: Signal) {
-        family::with(|family| family.signal(self.0, signal));
+        family::with(|family| family.signal_group(self.0, signal));
     }
 }
 

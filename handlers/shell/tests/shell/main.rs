@@ -4,4 +4,10 @@
 mod memory;
 
 mod ends;
+mod jobs;
+mod limits;
+mod named;
+mod streams;
+mod terminals;
+mod tree;
 mod world;

@@ -42,12 +42,18 @@ pub(crate) async fn exec_with(more: Value, args: Value) -> Answer {
     Session::open(shell(Path::new(""), more), "exec", args).await.call(&[]).await
 }
 
-/// Receives the next line that a command prints at once.
+/// Receives the next line that a command prints at once on its standard output.
 pub(crate) async fn line(session: &mut Session) -> String {
+    line_on(session, 0).await
+}
+
+/// Receives the next line that a command prints at once on a channel.
+pub(crate) async fn line_on(session: &mut Session, channel: u8) -> String {
     loop {
         let frame = session.receiver.frame().await;
-        if frame.header.kind == plugd_core::wire::Kind::Data {
-            return String::from_utf8_lossy(&frame.payload).trim().to_owned();
+        if frame.header.kind == plugd_core::wire::Kind::Data && frame.header.channel == channel {
+            let text = String::from_utf8_lossy(&frame.payload);
+            return text.lines().next().unwrap_or_default().trim().to_owned();
         }
     }
 }
