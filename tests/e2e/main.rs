@@ -14,5 +14,6 @@ mod lifecycle;
 mod log;
 mod programs;
 mod readme;
+mod shell_server;
 mod support;
 mod vectors;

@@ -18,7 +18,7 @@ use crate::address::ListenAddress;
 use crate::handlers::SHIPPED;
 
 pub use self::error::{ConfigError, ConfigErrors};
-pub use self::section::{LogFormat, ServerSettings};
+pub use self::section::{AuditTarget, LogFormat, ServerSettings};
 
 /// The name that no plugin may take: the server itself answers under it.
 pub(crate) const RESERVED: &str = "plugd";

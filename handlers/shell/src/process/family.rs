@@ -21,7 +21,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{
-    Pid, PidfdFlags, Signal, getpgrp, getpid, kill_process, kill_process_group, pidfd_open, pidfd_send_signal,
+    Pid, PidfdFlags, Signal, getpgrp, getpid, getsid, kill_process_group, pidfd_open, pidfd_send_signal,
     set_child_subreaper,
 };
 
@@ -47,6 +47,8 @@ pub(super) type CommandId = u64;
 struct Member {
     leader: Pid,
     seen: HashSet<Identity>,
+    /// The sessions that they made: what starts in one between a look and a signal belongs to it as well.
+    sessions: HashSet<i32>,
 }
 
 /// The commands that run, and what is left of others.
@@ -56,6 +58,8 @@ pub(super) struct Family {
     last_id: CommandId,
     /// Orphans that may belong to any of several commands.
     strays: HashMap<Identity, BTreeSet<CommandId>>,
+    /// Sessions of commands that have ended, while something of them may still live.
+    ended_sessions: HashSet<i32>,
     /// Zombies that may be somebody else's, and since when they are known.
     zombies: HashMap<Identity, Instant>,
     /// Leaders whose command was given up before they could be reaped.
@@ -87,7 +91,7 @@ impl Family {
     pub(super) fn start<E>(&mut self, spawn: impl FnOnce(&str) -> Result<Pid, E>) -> Result<(CommandId, Pid), E> {
         self.last_id += 1;
         let leader = spawn(&format!("{:016x}-{}", *PROCESS_MARK, self.last_id))?;
-        self.commands.insert(self.last_id, Member { leader, seen: HashSet::new() });
+        self.commands.insert(self.last_id, Member { leader, seen: HashSet::new(), sessions: HashSet::new() });
         Ok((self.last_id, leader))
     }
 
@@ -103,13 +107,24 @@ impl Family {
                 Owner::Command(_) | Owner::Ended if facts.is_zombie => drop(kernel::reap(pid)),
                 Owner::Command(owner) if owner == id => found.push(facts),
                 Owner::Command(_) => {}
-                // Our child, so that the number is its own until we reap it.
-                Owner::Ended => drop(kill_process(pid, Signal::KILL)),
+                Owner::Ended => self.kill_ended(&facts),
                 Owner::Several(commands) => drop(self.strays.entry(facts.identity).or_insert(commands)),
                 Owner::Unknown => self.note_zombie(&facts),
             }
         }
         found
+    }
+
+    /// Kills what an ended command left behind, with everything below.
+    fn kill_ended(&mut self, root: &Facts) {
+        for process in facts::descendants(root.identity.pid).iter().chain([root]) {
+            // Nobody is left to own it.
+            self.strays.insert(process.identity, BTreeSet::new());
+            if process.session != own_session() {
+                self.ended_sessions.insert(process.session);
+            }
+            signal_one(process.identity, Signal::KILL);
+        }
     }
 
     fn is_leader(&mut self, pid: Pid) -> bool {
@@ -123,7 +138,10 @@ impl Family {
     fn owner(&self, facts: &Facts) -> Owner {
         let is_of = |command: &Member| {
             let leader = command.leader.as_raw_nonzero().get();
-            command.seen.contains(&facts.identity) || facts.group == leader || facts.session == leader
+            command.seen.contains(&facts.identity)
+                || facts.group == leader
+                || facts.session == leader
+                || command.sessions.contains(&facts.session)
         };
         if let Some((id, _)) = self.commands.iter().find(|(_, command)| is_of(command)) {
             return Owner::Command(*id);
@@ -131,7 +149,10 @@ impl Family {
         if let Some(suspects) = self.strays.get(&facts.identity) {
             let running: BTreeSet<CommandId> =
                 suspects.iter().filter(|id| self.commands.contains_key(id)).copied().collect();
-            return if running.is_empty() { Owner::Ended } else { Owner::Several(running) };
+            return suspected(running, Owner::Ended);
+        }
+        if self.ended_sessions.contains(&facts.session) {
+            return Owner::Ended;
         }
         if facts.is_zombie {
             return Owner::Unknown;
@@ -146,11 +167,7 @@ impl Family {
             |leader: Pid| facts::of(leader).is_some_and(|leader| leader.identity.start <= facts.identity.start);
         let suspects: BTreeSet<CommandId> =
             self.commands.iter().filter(|(_, command)| began_before(command.leader)).map(|(id, _)| *id).collect();
-        match suspects.len() {
-            0 => Owner::Unknown,
-            1 => suspects.first().map_or(Owner::Unknown, |id| Owner::Command(*id)),
-            _ => Owner::Several(suspects),
-        }
+        suspected(suspects, Owner::Unknown)
     }
 
     fn note_zombie(&mut self, facts: &Facts) {
@@ -173,6 +190,8 @@ impl Family {
         let below: Vec<Facts> = roots.flat_map(facts::descendants).chain(orphans.iter().copied()).collect();
         if let Some(command) = self.commands.get_mut(&id) {
             command.seen.extend(below.iter().map(|facts| facts.identity));
+            let sessions = below.iter().map(|facts| facts.session).filter(|session| *session != own_session());
+            command.sessions.extend(sessions);
         }
         // The leader is not reaped yet, so that the number of the group is its own.
         let _ = kill_process_group(leader, signal);
@@ -213,15 +232,31 @@ impl Family {
     pub(super) fn sweep(&mut self) -> bool {
         // No command has this number; everything else is looked after on the way.
         self.orphans(0);
-        self.strays.retain(|identity, _| is_alive(*identity));
+        self.strays.retain(|identity, _| is_there(*identity));
         self.zombies.retain(|identity, _| is_there(*identity));
-        !(self.strays.is_empty() && self.zombies.is_empty() && self.unreaped.is_empty())
+        if self.strays.is_empty() {
+            self.ended_sessions.clear();
+        }
+        self.needs_sweep()
     }
 
     /// Whether a sweep would have something to look after.
     pub(super) fn needs_sweep(&self) -> bool {
         !(self.strays.is_empty() && self.zombies.is_empty() && self.unreaped.is_empty())
     }
+}
+
+/// Who owns what may belong to any of `suspects`; `nobody` when there are none.
+fn suspected(suspects: BTreeSet<CommandId>, nobody: Owner) -> Owner {
+    match (suspects.len(), suspects.first()) {
+        (1, Some(id)) => Owner::Command(*id),
+        (0, _) => nobody,
+        _ => Owner::Several(suspects),
+    }
+}
+
+fn own_session() -> i32 {
+    getsid(None).map_or(0, |session| session.as_raw_nonzero().get())
 }
 
 /// The command whose mark a process carries, when it is one of this process's.
@@ -233,10 +268,6 @@ fn marked(pid: Pid) -> Option<CommandId> {
 
 fn is_there(identity: Identity) -> bool {
     facts::of(identity.pid).is_some_and(|facts| facts.identity == identity)
-}
-
-fn is_alive(identity: Identity) -> bool {
-    facts::of(identity.pid).is_some_and(|facts| facts.identity == identity && !facts.is_zombie)
 }
 
 /// Sends a signal to this process and to no other that has its number by now.
