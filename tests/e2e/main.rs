@@ -15,5 +15,6 @@ mod lifecycle;
 mod log;
 mod programs;
 mod readme;
+mod shell_server;
 mod support;
 mod vectors;
