@@ -170,7 +170,7 @@ fn remove_dir(dir: impl AsFd, name: &OsStr) -> Result<(), Errno> {
 }
 
 fn note_removed(shared: &Shared, meta: &Meta) {
-    if meta.is_file() && meta.links == 1 {
+    if meta.is_file() {
         shared.space.change(0, meta.size());
     }
 }
