@@ -38,7 +38,7 @@ pub(crate) async fn copy(shared: &Arc<Shared>, call: &mut Call) -> Result<(), St
 }
 
 fn prepare(shared: &Arc<Shared>, args: &FromToArgs) -> Result<(Arc<Source>, Upload), Status> {
-    let source = Source::new(args.from.as_path(), shared.root.open_file(args.from.as_path())?);
+    let source = Source::new(args.from.as_path(), shared.root.open_file(args.from.as_path())?)?;
     let order = Order {
         path: args.to.as_path().to_owned(),
         size: Some(source.meta().size()),

@@ -132,7 +132,7 @@ impl Found {
         offset: u64,
         length: Option<u64>,
     ) -> Result<Found, Status> {
-        let source = Source::new(path.as_path(), shared.root.open_file(path.as_path())?);
+        let source = Source::new(path.as_path(), shared.root.open_file(path.as_path())?)?;
         let size = source.meta().size();
         if offset > size {
             let message = format!("offset {offset} lies beyond the file; allowed: up to {size}");

@@ -239,7 +239,7 @@ fn existing(shared: &Shared, path: &std::path::Path) -> Result<Option<Arc<Source
         Some(meta) if meta.is_file() => match place.open_file() {
             // It was removed or moved since it was found.
             Err(status) if status.reason() == "no-such-file" => Ok(None),
-            file => Ok(Some(Source::new(path, file?))),
+            file => Ok(Some(Source::new(path, file?)?)),
         },
         _ => Ok(None),
     }
