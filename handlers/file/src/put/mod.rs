@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub(crate) use upload::{Order, Receipt, Upload};
 
-use crate::blocking::{blocking, while_called};
+use crate::blocking::{Parked, blocking, while_called};
 use crate::config::{Durability, FileSettings};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::entry::{MODE_BITS, Time};
@@ -189,7 +189,7 @@ pub(crate) async fn put(shared: &Arc<Shared>, call: &mut Call) -> Result<(), Sta
         output.head(&Head { offset: 0, unchanged: false })?;
         return output.set_trailer(&receipt);
     }
-    let upload = blocking(prepare).await?;
+    let upload = blocking(move || Ok(Parked::new(prepare()?))).await?;
     output.head(&Head { offset: upload.offset(), unchanged: false })?;
     let receipt = receive::receive(upload, inflow, input, output.cancelled()).await?;
     output.set_trailer(&receipt)
