@@ -3,6 +3,7 @@
 mod bench;
 mod commands;
 mod connection;
+mod file_mounts;
 mod file_server;
 mod files;
 mod files_names;

@@ -130,8 +130,15 @@ impl Source {
 
     /// Copies up to `len_max` bytes from `position` on to the same position of another file, within the kernel where it
     /// can, and leaves out the holes; returns how far it came.
-    pub(crate) fn copy_to(&self, target: &mut File, position: u64, len_max: u64) -> Result<u64, Status> {
+    pub(crate) fn copy_to(
+        &self,
+        (path, target): (&Path, &mut File),
+        position: u64,
+        len_max: u64,
+    ) -> Result<u64, Status> {
         let size = self.meta.size();
+        // What is read is at hand; it is the target that has no room.
+        let refuse_target = |error: io::Error| refusal::of(path, error);
         let refuse = |error: io::Error| refusal::of(&self.path, error);
         let start = match seek(&self.file, SeekFrom::Data(position)) {
             Ok(start) => start.min(size),
@@ -144,11 +151,11 @@ impl Source {
             Err(Errno::NXIO) => size,
             Err(error) => return Err(refuse(error.into())),
         };
-        target.set_len(start).map_err(refuse)?;
+        target.set_len(start).map_err(refuse_target)?;
         let mut from = &*self.file;
         from.seek(io::SeekFrom::Start(start)).map_err(refuse)?;
-        target.seek(io::SeekFrom::Start(start)).map_err(refuse)?;
-        let copied = io::copy(&mut from.take(end - start), target).map_err(refuse)?;
+        target.seek(io::SeekFrom::Start(start)).map_err(refuse_target)?;
+        let copied = io::copy(&mut from.take(end - start), target).map_err(refuse_target)?;
         if start + copied < end {
             return Err(self.changed());
         }

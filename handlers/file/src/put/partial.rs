@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use plugd_core::Status;
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, StatxFlags, mkdirat, openat, statx, unlinkat};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
@@ -175,11 +175,11 @@ impl Uploads {
         Err(refusal::busy(&place.path))
     }
 
-    /// The directory of uploads on the same file system as `place`: the root's, or one beside the file itself. Those are
-    /// many and unknown at the start, so each is swept when it is used.
+    /// The directory of uploads from which a file can be renamed to `place`: the root's, or, where something else is mounted,
+    /// one beside the file itself. Those are many and unknown at the start, so each is swept when it is used.
     fn dir_for(&self, root: &Root, place: &Place) -> Result<OwnedFd, Errno> {
         let uploads = make_uploads(root.dir())?;
-        if Meta::of(&uploads)?.identity.device == Meta::of(&place.dir)?.identity.device {
+        if mount(&uploads)? == mount(&place.dir)? {
             return Ok(uploads);
         }
         let uploads = make_uploads(&place.dir)?;
@@ -256,6 +256,13 @@ pub(crate) fn sweep_later(shared: &Arc<Shared>, pause: Duration) {
 /// Whether a file in a directory of uploads is a cut upload that nobody writes.
 pub(crate) fn is_kept(dir: &OwnedFd, name: &OsStr) -> bool {
     name.as_bytes().starts_with(KEPT.as_bytes()) && lock_existing(dir, name).is_some()
+}
+
+/// The file system and the mount that a directory lies on. The same file system may be mounted twice, and no file is
+/// renamed from one mount to another. Before Linux 5.8 mounts have no numbers, and the file system decides alone.
+fn mount(dir: &OwnedFd) -> Result<(u64, u64), Errno> {
+    let stat = statx(dir, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    Ok((Meta::of(dir)?.identity.device, stat.stx_mnt_id))
 }
 
 fn make_uploads(dir: &OwnedFd) -> Result<OwnedFd, Errno> {

@@ -178,7 +178,7 @@ impl Upload {
 
     /// Copies a part of another file to the end of this one; returns how many bytes.
     pub(crate) fn copy(&mut self, source: &Source, len_max: u64) -> Result<u64, Status> {
-        let copied = source.copy_to(&mut self.partial.file, self.len, len_max);
+        let copied = source.copy_to((&self.place.path, &mut self.partial.file), self.len, len_max);
         self.len += copied.as_ref().unwrap_or(&0);
         copied
     }
