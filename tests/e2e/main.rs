@@ -4,6 +4,7 @@ mod bench;
 mod bench_trouble;
 mod commands;
 mod connection;
+mod file_mounts;
 mod file_server;
 mod files;
 mod files_names;
