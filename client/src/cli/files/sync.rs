@@ -108,18 +108,22 @@ impl Comparison {
         }
         let there = rest.remove(path);
         match (facts.kind, there) {
-            (Kind::Symlink | Kind::Other, _) => {
+            (Kind::Symlink | Kind::Other, there) => {
+                if there.is_some_and(|there| there.is_dir()) {
+                    // What stands in the place of something that is skipped is not known to be unwanted.
+                    keep_below(path, rest);
+                }
                 let why = if facts.kind == Kind::Symlink { "a symbolic link" } else { "not a regular file" };
                 self.tally.skipped(&path.to_string(), why);
                 Verdict::Pass
             }
+            (Kind::File, _) if !self.selection.includes(path) => Verdict::Pass,
             (Kind::Dir, Some(there)) if !there.is_dir() => self.conflict(path, "a directory", "a file"),
             (Kind::File, Some(there)) if there.is_dir() => self.conflict(path, "a file", "a directory"),
             (Kind::Dir, there) => match there.is_none() && self.selection.includes_all() {
                 true => Verdict::Make,
                 false => Verdict::Pass,
             },
-            (Kind::File, _) if !self.selection.includes(path) => Verdict::Pass,
             (Kind::File, Some(there)) if there.is_file() && there.size == facts.size => {
                 if !self.checksum && there.same_mtime(facts) {
                     self.tally.unchanged();
@@ -155,6 +159,16 @@ impl Comparison {
         // A directory of which only some files take part is not known to be unwanted.
         let directories = self.selection.includes_all();
         rest.into_iter().rev().filter(move |(_, facts)| directories || !facts.is_dir()).map(|(path, _)| path)
+    }
+}
+
+/// Takes everything below a directory out of the rest.
+fn keep_below(directory: &Name, rest: &mut Rest) {
+    let below = Name::new([directory.as_bytes(), b"/"].concat());
+    let paths = rest.range(below.clone()..).map(|(path, _)| path);
+    let paths: Vec<Name> = paths.take_while(|path| path.as_bytes().starts_with(below.as_bytes())).cloned().collect();
+    for path in paths {
+        rest.remove(&path);
     }
 }
 
@@ -428,6 +442,22 @@ mod tests {
         assert_eq!(comparison.judge(&"x/b.c".into(), &file(), &mut rest), Verdict::Exclude);
         assert_eq!(comparison.judge(&"b.h".into(), &file(), &mut rest), Verdict::Pass);
         assert_eq!(comparison.deletions(rest).collect::<Vec<_>>(), ["a.c".into()]);
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_a_skipped_link_is_kept_with_everything_below() {
+        let comparison = comparison(&[], &[], false);
+        let paths = [("a", "dir"), ("a-b", "file"), ("a/b", "dir"), ("a/b/c", "file"), ("a0", "file")];
+        let mut rest = paths.iter().map(|(path, kind)| (Name::from(*path), facts(kind, 0, 0))).collect();
+        assert_eq!(comparison.judge(&"a".into(), &facts("symlink", 0, 0), &mut rest), Verdict::Pass);
+        assert_eq!(rest.into_keys().collect::<Vec<_>>(), ["a-b".into(), "a0".into()]);
+    }
+
+    #[test]
+    fn a_file_that_is_left_out_is_no_conflict() {
+        let comparison = comparison(&["*.h"], &[], false);
+        assert_eq!(verdict(&comparison, facts("file", 1, 1), Some(facts("dir", 1, 1))), Verdict::Pass);
+        assert!(!comparison.tally.has_failures());
     }
 
     #[test]
