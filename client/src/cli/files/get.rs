@@ -130,6 +130,19 @@ pub(crate) async fn run(session: &mut Session<'_>, options: &Get) -> Result<Answ
     if many { tally.of_many() } else { tally.of_one() }
 }
 
+/// Makes the directory that a tree goes to. In a directory that the user names, the last part may be of the server's
+/// choice, and a link of that name leads elsewhere.
+fn root_of(path: &Path, destination: &Destination) -> Result<Directory, Failure> {
+    let Destination::Into(into) = destination else { return Directory::create(path) };
+    let into_it = Directory::create(into)?;
+    match path.file_name() {
+        Some(name) if path != into => {
+            into_it.make_child(name).map_err(|error| local::failure("cannot open", path, error))
+        }
+        _ => Ok(into_it),
+    }
+}
+
 /// Finds what is to be fetched.
 struct Lister<'l> {
     remote: &'l Remote,
@@ -206,7 +219,7 @@ impl<'l> Lister<'l> {
             return Err(Failure::io("cannot write", io::Error::other(text)));
         }
         match is_tree {
-            true => self.tree(remote, Directory::create(&path)?).await,
+            true => self.tree(remote, root_of(&path, destination)?).await,
             false => self.file(remote, &path, facts, destination).await,
         }
     }

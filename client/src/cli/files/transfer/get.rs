@@ -355,8 +355,10 @@ impl Lane<'_> {
                 && origin.path == job.remote
                 && !origin.etag.is_empty()
         };
-        let found = Partial::find(directory, name, fits)?;
-        Ok(found.filter(|partial| partial.len > 0).map(Box::new))
+        match Partial::find(directory, name, fits)? {
+            Some(empty) if empty.len == 0 => empty.discard().map(|()| None),
+            found => Ok(found.map(Box::new)),
+        }
     }
 
     /// Receives one answer. Says whether the connection can be used further.
@@ -384,7 +386,14 @@ impl Lane<'_> {
             if !reply.status.is_ok() {
                 return self.refused(flight, reply).await;
             }
-            self.preserve(flight, &head)?;
+            if let Err(failure) = self.preserve(flight, &head) {
+                self.tally.failed(&flight.job.shown, failure, self.terms.many);
+                return Ok(true);
+            }
+            if let Some(partial) = flight.partial.take() {
+                // Left where it is, it only takes room.
+                let _ = partial.discard();
+            }
             let job = GetJob { known: Some(head.facts()), ..flight.job.clone() };
             self.unchanged(job, flight.digest.clone(), reply);
             return Ok(true);
