@@ -1,9 +1,13 @@
 //! The verbs for files: what is here stays whole, private and in its place, whatever comes and whatever fails.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use serde_json::{Value, json};
 
 use crate::support::evil;
 use crate::support::process::{EVERYTHING, Outcome, Plugd, plug};
@@ -140,4 +144,51 @@ fn a_partial_that_is_of_no_use_any_more_goes_away() {
     let get = server.run(["get", "f", "down/f"]);
     assert!(get.stderr.contains("unchanged"), "{get:?}");
     assert_eq!(names(&down), ["f"]);
+}
+
+#[test]
+fn what_is_told_to_programs_has_the_names_as_they_are() {
+    let server = Plugd::start(EVERYTHING);
+    let up = server.dir.path().join("up");
+    fs::create_dir(&up).expect("a directory");
+    for name in [&b"line\nend"[..], b"\xff\xfe"] {
+        fs::write(up.join(OsStr::from_bytes(name)), "x").expect("a file");
+    }
+    symlink("nowhere", up.join("back\\slash\u{1b}")).expect("a link");
+    let expected = |top: &str| {
+        let hex: String = top.bytes().map(|byte| format!("{byte:02x}")).collect();
+        [json!(format!("{top}/back\\slash\u{1b}")), json!(format!("{top}/line\nend")), json!({"hex": hex + "2ffffe"})]
+    };
+    for (args, expected) in
+        [(["put", "-r", "up", "tree"], &expected("tree")[..]), (["get", "-r", "tree", "down"], &expected("down")[1..])]
+    {
+        let moved = server.run(args.iter().chain(&["--progress", "json"]));
+        assert_eq!(moved.code, Some(0), "{moved:?}");
+        let event = |line| serde_json::from_str::<Value>(line).expect("an event")["name"].clone();
+        let told: Vec<Value> = moved.stderr.lines().map(event).collect();
+        assert!(expected.iter().all(|name| told.contains(name)) && told.len() == expected.len(), "{moved:?}");
+    }
+    let get = server.run(["--json", "get", "tree/line\nend", "down/a\nb"]);
+    assert_eq!(get.json()["data"]["name"], "down/a\nb", "{get:?}");
+}
+
+#[test]
+fn no_clobber_passes_over_what_is_there_in_both_directions() {
+    let (server, down) = world();
+    fs::create_dir(server.file("tree")).expect("a directory");
+    for (name, len) in [("large", SIZE), ("new", 1), ("small", 10)] {
+        fs::write(server.file("tree").join(name), sample(len)).expect("a file");
+    }
+    for name in ["large", "small"] {
+        fs::write(down.join(name), "old").expect("a file");
+    }
+    for args in [["get", "-r", "tree", "down"], ["put", "-r", "down", "tree"]] {
+        let moved = server.run(["--json"].iter().chain(&args).chain(&["--no-clobber"]));
+        assert_eq!(moved.code, Some(0), "{moved:?}");
+        let skipped = if args[0] == "get" { 2 } else { 3 };
+        let data = &moved.json()["data"];
+        assert_eq!((&data["skipped"], &data["failed"]), (&json!(skipped), &json!(0)), "{moved:?}");
+    }
+    assert_eq!(fs::read_to_string(down.join("large")).expect("a file"), "old");
+    assert!(down.join("new").exists());
 }

@@ -174,7 +174,7 @@ impl<'l> Lister<'l> {
             match self.one(remote, destination).await {
                 // Others may still go well, where it is only this one that fails.
                 Err(failure @ (Failure::Status(_) | Failure::Io { .. })) => {
-                    self.tally.failed(&remote.to_string(), failure, self.terms.many);
+                    self.tally.failed(remote, failure, self.terms.many);
                 }
                 listed => listed?,
             }
@@ -265,8 +265,8 @@ impl<'l> Lister<'l> {
             match facts.kind {
                 // Trees are listed after this listing, of which there is one at a time.
                 Kind::Dir if self.recursive => trees.push((path, facts)),
-                Kind::Dir => self.tally.skipped(&path.to_string(), "a directory; -r fetches it"),
-                Kind::Other => self.tally.skipped(&path.to_string(), "not a regular file"),
+                Kind::Dir => self.tally.skipped(&path, "a directory; -r fetches it"),
+                Kind::Other => self.tally.skipped(&path, "not a regular file"),
                 // Of a link, nothing is known about what it leads to.
                 Kind::Symlink => self.told(self.found(&path, None, destination).await, &path)?,
                 Kind::File => self.told(self.found(&path, Some(facts), destination).await, &path)?,
@@ -291,8 +291,8 @@ impl<'l> Lister<'l> {
             let path = remote.join(&name);
             match facts.kind {
                 Kind::Dir => self.told(tree.directory(&name).map(drop), &path)?,
-                Kind::Symlink => self.tally.skipped(&path.to_string(), "a symbolic link"),
-                Kind::Other => self.tally.skipped(&path.to_string(), "not a regular file"),
+                Kind::Symlink => self.tally.skipped(&path, "a symbolic link"),
+                Kind::Other => self.tally.skipped(&path, "not a regular file"),
                 Kind::File => match tree.place(&name) {
                     Ok((directory, name)) => {
                         let target = Target::Place { directory, name };
@@ -309,7 +309,7 @@ impl<'l> Lister<'l> {
     fn told(&self, result: Result<(), Failure>, path: &Name) -> Result<(), Failure> {
         match result {
             Err(failure @ (Failure::Status(_) | Failure::Io { .. })) => {
-                self.tally.failed(&path.to_string(), failure, true);
+                self.tally.failed(path, failure, true);
                 Ok(())
             }
             result => result,

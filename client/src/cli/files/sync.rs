@@ -114,7 +114,7 @@ impl Comparison {
                     keep_below(path, rest);
                 }
                 let why = if facts.kind == Kind::Symlink { "a symbolic link" } else { "not a regular file" };
-                self.tally.skipped(&path.to_string(), why);
+                self.tally.skipped(path, why);
                 Verdict::Pass
             }
             (Kind::File, _) if !self.selection.includes(path) => Verdict::Pass,
@@ -138,7 +138,7 @@ impl Comparison {
     fn conflict(&self, path: &Name, here: &str, there: &str) -> Verdict {
         let text = format!("{here} in the source is {there} in the destination; remove that first");
         let status = Status::failed_precondition("is-a-directory", text).with_origin(Origin::Caller);
-        self.tally.failed(&path.to_string(), Failure::found(status), true);
+        self.tally.failed(path, Failure::found(status), true);
         Verdict::Exclude
     }
 
@@ -188,10 +188,11 @@ impl Side<'_> {
         if !self.options.dry_run {
             jobs.push(PutJob::new(Source::Directory, to.clone()));
         }
+        let source = Name::from(source.as_os_str());
         let walker = tokio::task::spawn_blocking({
             let (jobs, to, comparison) = (jobs.clone(), to.clone(), Arc::clone(self.comparison));
             move || {
-                let walked = comparison.walk_source(&root, &to, &jobs, rest);
+                let walked = comparison.walk_source(&source, &root, &to, &jobs, rest);
                 jobs.complete();
                 walked
             }
@@ -289,7 +290,7 @@ impl Side<'_> {
                 Ok(Some(entry)) => entry,
                 Ok(None) => return Ok(true),
                 Err(failure @ Failure::Status(_)) => {
-                    self.tally.failed(&source.to_string(), failure, true);
+                    self.tally.failed(source, failure, true);
                     return Ok(false);
                 }
                 Err(failure) => return Err(failure),
@@ -316,7 +317,7 @@ impl Side<'_> {
                 },
             };
             if let Err(failure) = queued {
-                self.tally.failed(&path.to_string(), failure, true);
+                self.tally.failed(&path, failure, true);
             }
         }
     }
@@ -337,7 +338,7 @@ impl Side<'_> {
         match removed {
             Ok(true) => self.tally.deleted(),
             Ok(false) => {}
-            Err(failure) => self.tally.failed(&path.to_string(), failure, true),
+            Err(failure) => self.tally.failed(path, failure, true),
         }
     }
 }
@@ -347,7 +348,14 @@ struct Abandoned;
 
 impl Comparison {
     /// Queues what differs. Returns what the source does not have, and whether the whole source was read.
-    fn walk_source(&self, root: &Directory, to: &Name, jobs: &Jobs<PutJob>, mut rest: Rest) -> (Rest, bool) {
+    fn walk_source(
+        &self,
+        source: &Name,
+        root: &Directory,
+        to: &Name,
+        jobs: &Jobs<PutJob>,
+        mut rest: Rest,
+    ) -> (Rest, bool) {
         let mut is_whole = true;
         let mut enter = |found: Found| {
             let verdict = self.judge(&found.path, &found.facts, &mut rest);
@@ -370,7 +378,7 @@ impl Comparison {
         };
         let mut fail = |failure| {
             is_whole = false;
-            self.tally.failed("source", failure, true);
+            self.tally.failed(source, failure, true);
             Ok(())
         };
         let walked = walk(root, &mut enter, &mut fail);

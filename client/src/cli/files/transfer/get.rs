@@ -15,7 +15,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Mutex, mpsc};
 
 use super::write::{Fetch, Printed, Work, Writer, cannot_begin, exists};
-use super::{Again, FLIGHTS_MAX, SMALL_SIZE_MAX, Terms};
+use super::{Again, FLIGHTS_MAX, SMALL_SIZE_MAX, Terms, failed};
 use crate::cli::failure::Failure;
 use crate::cli::files::digest::Algorithm;
 use crate::cli::files::facts::{Facts, Kind};
@@ -37,7 +37,7 @@ pub(crate) struct GetJob {
     pub(crate) remote: Name,
     pub(crate) target: Target,
     /// What it is called in messages.
-    pub(crate) shown: String,
+    pub(crate) shown: Name,
     /// What is known about the file on the server.
     pub(crate) known: Option<Facts>,
     /// Whether the file that is here may be the one already; its digest is asked for then.
@@ -58,8 +58,8 @@ pub(crate) enum Target {
 impl GetJob {
     pub(crate) fn new(remote: Name, target: Target, known: Option<Facts>) -> GetJob {
         let shown = match &target {
-            Target::Stdout(_) => remote.to_string(),
-            Target::Place { directory, name } => Name::from(directory.path_of(name).as_os_str()).to_string(),
+            Target::Stdout(_) => remote.clone(),
+            Target::Place { directory, name } => Name::from(directory.path_of(name).as_os_str()),
         };
         GetJob { remote, target, shown, known, compare: true, anew: false, replaced_mode: None }
     }
@@ -267,7 +267,7 @@ impl Lane<'_> {
                 Err(failure @ Failure::Client(_)) => return Err(failure),
                 Err(failure) => {
                     held.take();
-                    self.tally.failed(&shown, failure, self.terms.many);
+                    failed(&shown, failure, self.terms, self.tally);
                     continue;
                 }
             };

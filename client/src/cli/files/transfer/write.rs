@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::get::{GetHead, GetJob, Target};
 use super::hashing::Hashing;
-use super::{Again, Terms};
+use super::{Again, Terms, failed};
 use crate::cli::failure::Failure;
 use crate::cli::files::digest::{Algorithm, Hasher, READ_LEN};
 use crate::cli::files::leftovers::Leftovers;
@@ -173,7 +173,7 @@ impl Task {
         let verified = verify(&file.head, content.len() as u64, digest.as_deref(), &end);
         match verified.and_then(|()| self.store(&file, content)) {
             Ok(durable) => self.done(file, content.len() as u64, 0, digest, durable, end),
-            Err(failure) => self.tally.failed(&file.job.shown, failure, self.terms.many),
+            Err(failure) => failed(&file.job.shown, failure, &self.terms, &self.tally),
         }
     }
 
@@ -319,7 +319,7 @@ impl Task {
             job.anew = true;
             return self.again.push(job);
         }
-        self.tally.failed(&job.shown, failure, self.terms.many);
+        failed(&job.shown, failure, &self.terms, &self.tally);
     }
 }
 
