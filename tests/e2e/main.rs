@@ -6,6 +6,7 @@ mod commands;
 mod connection;
 mod file_server;
 mod files;
+mod files_here;
 mod files_names;
 mod files_resume;
 mod files_sync;
