@@ -7,6 +7,7 @@ mod connection;
 mod file_mounts;
 mod file_server;
 mod files;
+mod files_here;
 mod files_names;
 mod files_resume;
 mod files_sync;

@@ -130,6 +130,19 @@ pub(crate) async fn run(session: &mut Session<'_>, options: &Get) -> Result<Answ
     if many { tally.of_many() } else { tally.of_one() }
 }
 
+/// Makes the directory that a tree goes to. In a directory that the user names, the last part may be of the server's
+/// choice, and a link of that name leads elsewhere.
+fn root_of(path: &Path, destination: &Destination) -> Result<Directory, Failure> {
+    let Destination::Into(into) = destination else { return Directory::create(path) };
+    let into_it = Directory::create(into)?;
+    match path.file_name() {
+        Some(name) if path != into => {
+            into_it.make_child(name).map_err(|error| local::failure("cannot open", path, error))
+        }
+        _ => Ok(into_it),
+    }
+}
+
 /// Finds what is to be fetched.
 struct Lister<'l> {
     remote: &'l Remote,
@@ -161,7 +174,7 @@ impl<'l> Lister<'l> {
             match self.one(remote, destination).await {
                 // Others may still go well, where it is only this one that fails.
                 Err(failure @ (Failure::Status(_) | Failure::Io { .. })) => {
-                    self.tally.failed(&remote.to_string(), failure, self.terms.many);
+                    self.tally.failed(remote, failure, self.terms.many);
                 }
                 listed => listed?,
             }
@@ -206,7 +219,7 @@ impl<'l> Lister<'l> {
             return Err(Failure::io("cannot write", io::Error::other(text)));
         }
         match is_tree {
-            true => self.tree(remote, Directory::create(&path)?).await,
+            true => self.tree(remote, root_of(&path, destination)?).await,
             false => self.file(remote, &path, facts, destination).await,
         }
     }
@@ -252,8 +265,8 @@ impl<'l> Lister<'l> {
             match facts.kind {
                 // Trees are listed after this listing, of which there is one at a time.
                 Kind::Dir if self.recursive => trees.push((path, facts)),
-                Kind::Dir => self.tally.skipped(&path.to_string(), "a directory; -r fetches it"),
-                Kind::Other => self.tally.skipped(&path.to_string(), "not a regular file"),
+                Kind::Dir => self.tally.skipped(&path, "a directory; -r fetches it"),
+                Kind::Other => self.tally.skipped(&path, "not a regular file"),
                 // Of a link, nothing is known about what it leads to.
                 Kind::Symlink => self.told(self.found(&path, None, destination).await, &path)?,
                 Kind::File => self.told(self.found(&path, Some(facts), destination).await, &path)?,
@@ -278,8 +291,8 @@ impl<'l> Lister<'l> {
             let path = remote.join(&name);
             match facts.kind {
                 Kind::Dir => self.told(tree.directory(&name).map(drop), &path)?,
-                Kind::Symlink => self.tally.skipped(&path.to_string(), "a symbolic link"),
-                Kind::Other => self.tally.skipped(&path.to_string(), "not a regular file"),
+                Kind::Symlink => self.tally.skipped(&path, "a symbolic link"),
+                Kind::Other => self.tally.skipped(&path, "not a regular file"),
                 Kind::File => match tree.place(&name) {
                     Ok((directory, name)) => {
                         let target = Target::Place { directory, name };
@@ -296,7 +309,7 @@ impl<'l> Lister<'l> {
     fn told(&self, result: Result<(), Failure>, path: &Name) -> Result<(), Failure> {
         match result {
             Err(failure @ (Failure::Status(_) | Failure::Io { .. })) => {
-                self.tally.failed(&path.to_string(), failure, true);
+                self.tally.failed(path, failure, true);
                 Ok(())
             }
             result => result,

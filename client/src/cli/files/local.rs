@@ -14,7 +14,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::facts::Facts;
+use super::facts::{Facts, Kind};
 use super::name::{Name, PARTS_MAX};
 use crate::cli::failure::Failure;
 use crate::cli::text::one_line_of_bytes;
@@ -59,8 +59,16 @@ impl Directory {
     /// Opens a directory of this one; a symbolic link is none.
     pub(crate) fn child(&self, name: &OsStr) -> io::Result<Directory> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&*self.fd, name, flags, Mode::empty()).map_err(plain)?;
+        let fd = match rustix::fs::openat(&*self.fd, name, flags, Mode::empty()) {
+            // A link that is asked for as a directory fails as any file does.
+            Err(Errno::NOTDIR) if self.is_link(name) => return Err(plain(Errno::LOOP)),
+            opened => opened.map_err(plain)?,
+        };
         Ok(Directory { fd: Arc::new(fd), path: Arc::new(self.path_of(name)) })
+    }
+
+    fn is_link(&self, name: &OsStr) -> bool {
+        matches!(self.facts(name), Ok(Some(facts)) if facts.kind == Kind::Symlink)
     }
 
     /// Opens a directory of this one, which is made unless it exists.
@@ -89,15 +97,14 @@ impl Directory {
         self.open_regular(name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, Mode::empty())
     }
 
-    /// Opens a regular file for reading and writing, which is made unless it exists.
-    pub(crate) fn open_to_write(&self, name: &OsStr, mode: u32) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        self.open_regular(name, flags, Mode::from_raw_mode(mode))
+    /// Opens a regular file for reading and writing.
+    pub(crate) fn open_to_write(&self, name: &OsStr) -> io::Result<File> {
+        self.open_regular(name, OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK, Mode::empty())
     }
 
-    /// Makes a file that does not exist yet.
+    /// Makes a file that does not exist yet, for reading and writing.
     pub(crate) fn create_file(&self, name: &OsStr, mode: u32) -> io::Result<File> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&*self.fd, name, flags, Mode::from_raw_mode(mode))?.into())
     }
 

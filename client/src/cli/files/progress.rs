@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::name::Name;
 use super::options::ProgressMode;
 use crate::cli::failure::Failure;
 
@@ -56,7 +57,7 @@ pub(crate) struct Running {
 
 #[derive(Debug)]
 struct Count {
-    name: String,
+    name: Name,
     size: Option<u64>,
     bytes: AtomicU64,
     bar: ProgressBar,
@@ -88,7 +89,7 @@ impl Progress {
     }
 
     /// A file begins, or goes on with what it had before.
-    pub(crate) fn begin(&self, name: &str, size: Option<u64>, from: u64) -> Running {
+    pub(crate) fn begin(&self, name: &Name, size: Option<u64>, from: u64) -> Running {
         let total = match &self.0.sort {
             Sort::Quiet => return Running { count: None, total: None },
             Sort::Bars { total, .. } => total.clone(),
@@ -103,7 +104,7 @@ impl Progress {
         let bar = match &self.0.sort {
             Sort::Bars { bars, .. } => {
                 let style = style(if size.is_some() { SIZED } else { UNSIZED });
-                let bar = ProgressBar::new(size.unwrap_or_default()).with_prefix(name.to_owned()).with_style(style);
+                let bar = ProgressBar::new(size.unwrap_or_default()).with_prefix(name.to_string()).with_style(style);
                 let bar = bars.insert(0, bar);
                 bar.set_position(from);
                 bar.reset_eta();
@@ -112,7 +113,7 @@ impl Progress {
             _ => ProgressBar::hidden(),
         };
         let seen = Mutex::new((from, Instant::now()));
-        let count = Arc::new(Count { name: name.to_owned(), size, bytes: AtomicU64::new(from), bar, seen });
+        let count = Arc::new(Count { name: name.clone(), size, bytes: AtomicU64::new(from), bar, seen });
         let mut running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|count| count.strong_count() > 0);
         running.push(Arc::downgrade(&count));
@@ -243,7 +244,7 @@ mod tests {
     fn a_file_without_bytes_is_stalled_after_a_while() {
         let long_ago = Instant::now().checked_sub(STALLED_AFTER).expect("a clock that has run for some seconds");
         let count = Count {
-            name: String::new(),
+            name: Name::default(),
             size: None,
             bytes: AtomicU64::new(7),
             bar: ProgressBar::hidden(),
