@@ -108,7 +108,7 @@ impl Operation {
     }
 
     /// Says which arguments the operation takes by a JSON Schema that was made at run time, for an operation that comes from
-    /// settings. The schema holds its parts inline; see [`unknown_keys`](crate::unknown_keys) for what is read of it.
+    /// settings. The schema holds its parts inline; see [`unknown_keys`] for what is read of it.
     #[must_use]
     pub fn args_schema(mut self, args: Schema) -> Operation {
         self.args = args;

@@ -1,6 +1,9 @@
 //! What `/proc` tells of a process.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rustix::process::{Pid, getpid};
@@ -51,8 +54,32 @@ fn parse(pid: Pid, text: &[u8]) -> Option<Facts> {
 
 /// The children of this process that it may not have started: orphans come to the main thread.
 pub(super) fn adopted() -> Vec<Pid> {
-    let main = getpid();
-    children_of_thread(main, main).unwrap_or_else(|| search(main))
+    // Asked at the end of every command, so that the file stays open.
+    static CHILDREN: LazyLock<Option<File>> = LazyLock::new(|| {
+        let main = getpid();
+        File::open(format!("/proc/{main}/task/{main}/children")).ok()
+    });
+    let text = CHILDREN.as_ref().and_then(|file| read_from_start(file).ok());
+    match text.as_deref().and_then(|text| std::str::from_utf8(text).ok()) {
+        Some(text) => text.split_ascii_whitespace().filter_map(parse_pid).collect(),
+        None => search(getpid()),
+    }
+}
+
+fn read_from_start(file: &File) -> io::Result<Vec<u8>> {
+    let mut text = vec![0; 512];
+    let mut len = 0;
+    loop {
+        match file.read_at(&mut text[len..], len as u64)? {
+            0 => break,
+            read => len += read,
+        }
+        if len == text.len() {
+            text.resize(2 * len, 0);
+        }
+    }
+    text.truncate(len);
+    Ok(text)
 }
 
 /// The children of a process.
