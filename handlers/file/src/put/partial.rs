@@ -6,6 +6,7 @@ use std::fs::{File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,6 +36,12 @@ const KEPT_MAX: usize = 1000;
 
 /// How often a file is made again that the sweep of another server took away between its making and its locking.
 const ATTEMPTS_MAX: usize = 100;
+
+/// The unit in which a file's space is told, whatever its file system.
+const BLOCK_LEN: u64 = 512;
+
+/// How much space behind its end a kept file may have: file systems take some ahead by themselves.
+const RESERVED_LEN_MAX: u64 = 1 << 20;
 
 /// The longest wait between two sweeps.
 const SWEEP_PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
@@ -208,7 +215,10 @@ impl Uploads {
                 false => continue,
             };
             match left {
-                Some(left) => next = Some(next.map_or(left, |next| next.min(left))),
+                Some(left) => {
+                    trim(dir, OsStr::new(&name));
+                    next = Some(next.map_or(left, |next| next.min(left)));
+                }
                 None => {
                     if let Some(len) = remove_dead(dir, &name)
                         && name.starts_with(KEPT)
@@ -319,6 +329,17 @@ fn remove_dead(dir: &OwnedFd, name: &str) -> Option<u64> {
     let file = lock_existing(dir, OsStr::new(name))?;
     let len = Meta::of(&file).ok()?.size();
     unlinkat(dir, name, AtFlags::empty()).ok().map(|()| len)
+}
+
+/// Gives back the space that was reserved behind the end of a file that no upload has locked: its server was killed.
+fn trim(dir: &OwnedFd, name: &OsStr) {
+    let Some(file) = lock_existing(dir, name) else { return };
+    if let Ok(metadata) = file.metadata()
+        && metadata.blocks() * BLOCK_LEN > metadata.len() + RESERVED_LEN_MAX
+    {
+        // What cannot be given back now is given back when the file goes.
+        let _ = file.set_len(metadata.len());
+    }
 }
 
 fn names(dir: &OwnedFd) -> Result<Vec<String>, Errno> {

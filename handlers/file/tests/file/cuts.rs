@@ -191,6 +191,23 @@ async fn leftovers_of_a_dead_server_are_swept_at_its_next_start() {
 }
 
 #[tokio::test]
+async fn what_a_dead_server_had_reserved_is_given_back_at_the_next_start() {
+    use std::os::unix::fs::MetadataExt;
+
+    let mut world = World::new();
+    fs::create_dir(world.path(UPLOADS)).expect("a directory");
+    let kept = world.path(UPLOADS).join("k-left");
+    fs::write(&kept, "left").expect("a file");
+    let file = File::options().write(true).open(&kept).expect("a file");
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 4, 64 << 20).expect("room");
+    assert!(file.metadata().expect("a file").blocks() * 512 >= 64 << 20);
+    drop(file);
+    world.restart();
+    let metadata = fs::metadata(&kept).expect("it can still be carried on");
+    assert!(metadata.len() == 4 && metadata.blocks() * 512 < 1 << 20, "{} blocks", metadata.blocks());
+}
+
+#[tokio::test]
 async fn a_cut_upload_is_swept_when_its_time_is_over() {
     let world = World::with(json!({ "upload_expiry": "300ms" }));
     let (session, _) = world.begin_put(json!({ "path": "a", "token": "t" }), &sample(3 << 20)).await;
