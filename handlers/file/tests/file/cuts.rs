@@ -147,6 +147,24 @@ async fn a_new_call_takes_over_from_one_that_hangs() {
 }
 
 #[tokio::test]
+async fn an_upload_that_another_server_writes_is_left_to_it() {
+    let mut world = World::new();
+    let content = sample(3 << 20);
+    let (other, _) = world.begin_put(json!({ "path": "a", "token": "t" }), &content).await;
+    // The old server still has it while the new one begins.
+    world.restart();
+    for resume in [true, false] {
+        let answer = world.call("put", json!({ "path": "a", "token": "t", "resume": resume }), &[]).await;
+        assert_eq!((answer.status.code(), answer.status.reason()), (Code::Unavailable, "busy"));
+        assert!(answer.status.retry());
+    }
+    assert!(other.finish().await.status.is_ok());
+    assert!(world.read("a") == content);
+    world.put(json!({ "path": "a", "token": "t" }), "next").await;
+    assert_eq!((world.text("a"), world.uploads()), ("next".to_owned(), vec![]));
+}
+
+#[tokio::test]
 async fn what_an_error_of_the_input_leaves_can_be_carried_on() {
     let world = World::new();
     let (session, _) = world.begin_put(json!({ "path": "a", "token": "t", "size": 5 << 20 }), &sample(3 << 20)).await;
