@@ -6,6 +6,7 @@ use std::fs::{File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,8 +34,17 @@ const TOKEN_LEN_MAX: usize = 64;
 /// The most cut uploads that are kept in a directory. Their number is the callers' choice, and each takes an inode.
 const KEPT_MAX: usize = 1000;
 
-/// How often a file is made again that the sweep of another server took away between its making and its locking.
+/// How often a file is tried again that another server has, or swept away between its making and its locking.
 const ATTEMPTS_MAX: usize = 100;
+
+/// The pause between two attempts: a sweep and a count look at each file for a moment only.
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// The unit in which a file's space is told, whatever its file system.
+const BLOCK_LEN: u64 = 512;
+
+/// How much space behind its end a kept file may have: file systems take some ahead by themselves.
+const RESERVED_LEN_MAX: u64 = 1 << 20;
 
 /// The longest wait between two sweeps.
 const SWEEP_PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
@@ -165,8 +175,8 @@ impl Uploads {
                 Ok(Some((file, len))) => {
                     return Ok(Partial { dir, name, file, len, counted: forgotten.unwrap_or(len) });
                 }
-                // Somebody else took the name or swept the file away.
-                Ok(None) | Err(Errno::EXIST) => {}
+                // Somebody else has it, or swept it away. Nobody has it for long, but a server of its own.
+                Ok(None) | Err(Errno::EXIST) => std::thread::sleep(ATTEMPT_PAUSE),
                 // Somebody removed the directory itself.
                 Err(Errno::NOENT) => dir = self.dir_for(root, place).map_err(refuse)?,
                 Err(error) => return Err(refuse(error)),
@@ -208,7 +218,10 @@ impl Uploads {
                 false => continue,
             };
             match left {
-                Some(left) => next = Some(next.map_or(left, |next| next.min(left))),
+                Some(left) => {
+                    trim(dir, OsStr::new(&name));
+                    next = Some(next.map_or(left, |next| next.min(left)));
+                }
                 None => {
                     if let Some(len) = remove_dead(dir, &name)
                         && name.starts_with(KEPT)
@@ -287,11 +300,7 @@ fn open_locked(dir: impl AsFd, name: &str, resume: bool) -> Result<Option<(File,
     let file = File::from(openat(&dir, name, flags, Mode::from_raw_mode(0o666))?);
     match file.try_lock() {
         Ok(()) => Ok(meta_if_named(&dir, OsStr::new(name), &file)?.map(|meta| (file, meta.size()))),
-        Err(TryLockError::WouldBlock) => {
-            // Nobody has it for long, but a server of its own.
-            std::thread::sleep(Duration::from_millis(10));
-            Ok(None)
-        }
+        Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
     }
 }
@@ -319,6 +328,17 @@ fn remove_dead(dir: &OwnedFd, name: &str) -> Option<u64> {
     let file = lock_existing(dir, OsStr::new(name))?;
     let len = Meta::of(&file).ok()?.size();
     unlinkat(dir, name, AtFlags::empty()).ok().map(|()| len)
+}
+
+/// Gives back the space that was reserved behind the end of a file that no upload has locked: its server was killed.
+fn trim(dir: &OwnedFd, name: &OsStr) {
+    let Some(file) = lock_existing(dir, name) else { return };
+    if let Ok(metadata) = file.metadata()
+        && metadata.blocks() * BLOCK_LEN > metadata.len() + RESERVED_LEN_MAX
+    {
+        // What cannot be given back now is given back when the file goes.
+        let _ = file.set_len(metadata.len());
+    }
 }
 
 fn names(dir: &OwnedFd) -> Result<Vec<String>, Errno> {
