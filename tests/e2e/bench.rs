@@ -25,7 +25,7 @@ fn every_mode_makes_as_many_requests_as_were_asked_for() {
         ("echo -n 40 -c 2 -p 3 --size 300000", "calls"),
         ("upper -n 500 -c 3 -p 9 --stream", "messages"),
         ("files.ls -n 50 -c 2 --size 0 --fresh", "fresh"),
-        ("shell argv:=[\"cat\"] -n 20 -c 2 --expect same", "calls"),
+        ("shell.exec argv:=[\"cat\"] -n 20 -c 2 --expect same", "calls"),
         ("plugd.list -n 50 --expect any --size 0", "calls"),
     ] {
         let (code, report) = report(&server, words);
@@ -94,7 +94,7 @@ fn wrong_answers_are_counted() {
         let (code, report) = report(&server, &format!("upper --expect same -n 10 {mode}"));
         assert_eq!((code, &report["failures"]), (Some(64 + 15), &json!({"wrong answer": 10})), "{mode}");
     }
-    let (code, report) = report(&server, "shell argv:=[\"date\",\"+%N\"] -n 5");
+    let (code, report) = report(&server, "shell.exec argv:=[\"date\",\"+%N\"] -n 5");
     assert_eq!((code, &report["failures"]), (Some(64 + 15), &json!({"wrong answer": 5})));
 }
 
@@ -103,7 +103,7 @@ fn end_in_the_middle(then: &str, words: &[&str]) -> Outcome {
     let mut server = Plugd::start(EVERYTHING);
     let seen = server.dir.path().join("seen");
     let argv = json!(["sh", "-c", format!("touch {}; {then}", seen.display())]);
-    let mut command = server.plug(["--json", "bench", "shell", "-d", "1h", "--expect", "any"]);
+    let mut command = server.plug(["--json", "bench", "shell.exec", "-d", "1h", "--expect", "any"]);
     command.arg(format!("argv:={argv}")).args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
     let client = command.spawn().expect("plug runs");
     wait_until("a call of the load", || seen.exists());
@@ -190,7 +190,7 @@ fn run_with_descriptors(count: u32, server: &Plugd, words: &str) -> Outcome {
 #[test]
 fn a_call_that_hangs_is_past_its_deadline_by_the_word_of_the_server() {
     let server = Plugd::start(EVERYTHING);
-    let words = "shell argv:=[\"sleep\",\"60\"] --timeout 300ms --expect any -n 2 -c 2";
+    let words = "shell.exec argv:=[\"sleep\",\"60\"] --timeout 300ms --expect any -n 2 -c 2";
     let (code, report) = report(&server, words);
     assert_eq!((code, &report["right"], &report["failed"]), (Some(64 + 4), &json!(0), &json!(2)), "{report}");
     assert_eq!(report["failures"], json!({"deadline_exceeded (deadline)": 2}));
@@ -200,7 +200,7 @@ fn a_call_that_hangs_is_past_its_deadline_by_the_word_of_the_server() {
 fn at_a_rate_latency_counts_the_time_in_line() {
     let server = Plugd::start(EVERYTHING);
     // Each call takes at least 50 ms, and one is due every 10 ms: the last waits for those before it.
-    let (code, report) = report(&server, "shell argv:=[\"sleep\",\"0.05\"] --rate 100 -n 20");
+    let (code, report) = report(&server, "shell.exec argv:=[\"sleep\",\"0.05\"] --rate 100 -n 20");
     assert_eq!((code, &report["right"]), (Some(0), &json!(20)));
     let max_us = report["latency_us"]["max"].as_f64().expect("a number");
     assert!(max_us >= 20.0 * 50_000.0 - 19.0 * 10_000.0, "{report}");
@@ -218,7 +218,7 @@ fn a_rate_is_kept_and_not_exceeded() {
 #[test]
 fn a_rate_that_is_not_reached_says_so() {
     let server = Plugd::start(EVERYTHING);
-    let (code, report) = report(&server, "shell argv:=[\"sleep\",\"0.1\"] --rate 1000 -d 300ms");
+    let (code, report) = report(&server, "shell.exec argv:=[\"sleep\",\"0.1\"] --rate 1000 -d 300ms");
     assert_eq!(code, Some(0));
     assert!(report["unsent"].as_u64().expect("a number") > 200, "{report}");
 }
