@@ -433,7 +433,7 @@ impl Lane<'_> {
             return self.refused(flight, end).await;
         }
         let file = Box::new(self.file(flight, head, reply));
-        self.writer.send(Work::Small { file, content, end: Box::new(end) }).await;
+        self.writer.send_small(file, content, Box::new(end)).await;
         Ok(true)
     }
 
