@@ -23,13 +23,13 @@ const RESIDENT_KIB_MAX: u64 = 64 << 10;
 const CHUNK_LEN: usize = 256 << 10;
 
 /// A caller without any manners of its own, that waits for nothing.
-struct Caller {
-    stream: TcpStream,
+pub(crate) struct Caller {
+    pub(crate) stream: TcpStream,
 }
 
 impl Caller {
     /// Opens a call.
-    fn open(server: &Plugd, command: &str, args: &Value) -> Caller {
+    pub(crate) fn open(server: &Plugd, command: &str, args: &Value) -> Caller {
         let address = server.address.strip_prefix("tcp://").expect("a TCP address");
         let mut stream = TcpStream::connect(address).expect("a listening server");
         stream.set_read_timeout(Some(PATIENCE)).expect("a connected socket");
@@ -46,11 +46,11 @@ impl Caller {
         self.stream.write_all(&[&header.encode()[..], payload].concat())
     }
 
-    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         bytes.chunks(CHUNK_LEN).try_for_each(|chunk| self.frame(FrameHeader::new(Kind::Data, 0), chunk))
     }
 
-    fn end_input(&mut self) -> io::Result<()> {
+    pub(crate) fn end_input(&mut self) -> io::Result<()> {
         self.frame(FrameHeader::new(Kind::EndOfInput, 0), b"")
     }
 
@@ -67,15 +67,29 @@ impl Caller {
     }
 
     /// The handler's own header.
-    fn head(&mut self) -> Value {
+    pub(crate) fn head(&mut self) -> Value {
         let header = self.next().expect("a frame");
         assert_eq!(header.kind, Kind::Head);
         let payload = self.payload(header).expect("a whole frame");
         serde_json::from_slice(&payload).expect("JSON")
     }
 
+    /// The content of a call's one message, and how the call ended.
+    pub(crate) fn content(&mut self) -> (Vec<u8>, End) {
+        let mut content = Vec::new();
+        loop {
+            let header = self.next().expect("a frame");
+            let payload = self.payload(header).expect("a whole frame");
+            match header.kind {
+                Kind::Data => content.extend(payload),
+                Kind::End => return (content, End::decode(&payload).expect("a good end")),
+                _ => {}
+            }
+        }
+    }
+
     /// The end of the call.
-    fn end(&mut self) -> End {
+    pub(crate) fn end(&mut self) -> End {
         loop {
             let header = self.next().expect("a frame");
             let payload = self.payload(header).expect("a whole frame");
@@ -93,7 +107,7 @@ fn resident_kib_max(server: &Plugd) -> u64 {
 }
 
 /// Bytes that no short period repeats, so that a piece out of place shows.
-fn sample(len: usize) -> Vec<u8> {
+pub(crate) fn sample(len: usize) -> Vec<u8> {
     (0..len).map(|index| (index as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect()
 }
 

@@ -145,16 +145,19 @@ impl Found {
     /// anything is unusual. It never waits, so many such files are sent together and without a change of threads.
     fn at_once(shared: &Shared, asked: &Asked) -> Option<Found> {
         let path = asked.path.as_path();
-        let (file, meta) = shared.root.open_cached_file(path).filter(|(_, meta)| meta.size() <= AT_ONCE_LEN_MAX)?;
-        let found = Found::of(shared, asked, Source::new(path, (file, meta))).ok()?;
-        let content = found.source.read_cached(0..meta.size())?;
+        let source = Source::settled(path, shared.root.open_cached_file(path)?)?;
+        if source.meta().size() > AT_ONCE_LEN_MAX {
+            return None;
+        }
+        let found = Found::of(shared, asked, source).ok()?;
+        let content = found.source.read_cached(0..found.source.meta().size())?;
         found.holding(shared, asked, content).ok()
     }
 
     /// Opens the file. A small one is read as well, so that all of it costs one change of threads.
     fn open(shared: &Shared, asked: &Asked) -> Result<Found, Status> {
         let path = asked.path.as_path();
-        let found = Found::of(shared, asked, Source::new(path, shared.root.open_file(path)?))?;
+        let found = Found::of(shared, asked, Source::new(path, shared.root.open_file(path)?)?)?;
         let size = found.source.meta().size();
         if size > SMALL_LEN {
             return Ok(found);
