@@ -11,6 +11,7 @@ mod files_here;
 mod files_names;
 mod files_resume;
 mod files_sync;
+mod files_terminal;
 mod files_trees;
 mod files_trust;
 mod knocks;

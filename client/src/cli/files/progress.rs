@@ -48,6 +48,16 @@ enum Sort {
     Quiet,
 }
 
+/// Takes the bars away when it is dropped, which an interrupted command does as well.
+#[derive(Debug)]
+pub(crate) struct Bars(Progress);
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
 /// One running file.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -79,6 +89,11 @@ impl Progress {
         let progress = Progress(Arc::new(Shown { sort, running: Mutex::default() }));
         progress.watch();
         progress
+    }
+
+    /// Sees to it that no bars stay on the screen.
+    pub(crate) fn bars(&self) -> Bars {
+        Bars(self.clone())
     }
 
     /// Says that a file of so many bytes is to come.

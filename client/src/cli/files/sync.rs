@@ -35,6 +35,7 @@ pub(crate) fn selection(options: &Sync) -> Result<Selection, Failure> {
 
 pub(crate) async fn run(session: &mut Session<'_>, options: &Sync) -> Result<Answer, Failure> {
     let progress = Progress::new(options.transfer.progress, true);
+    let _bars = progress.bars();
     let terms = Terms::of(&options.transfer, true, false, true);
     let remote = Remote::of(session, if options.push { "put" } else { "get" }, terms.retry, &progress).await?;
     let tally = Tally::new("synced", progress.clone());
