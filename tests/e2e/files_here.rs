@@ -1,11 +1,12 @@
 //! The verbs for files: what is here stays whole, private and in its place, whatever comes and whatever fails.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File, FileTimes};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -191,4 +192,128 @@ fn no_clobber_passes_over_what_is_there_in_both_directions() {
     }
     assert_eq!(fs::read_to_string(down.join("large")).expect("a file"), "old");
     assert!(down.join("new").exists());
+}
+
+/// Sets when something was modified.
+fn set_time(path: &Path, seconds: u64) {
+    let times = FileTimes::new().set_modified(UNIX_EPOCH + Duration::from_secs(seconds));
+    File::open(path).and_then(|file| file.set_times(times)).expect("a time");
+}
+
+fn time(path: &Path) -> i64 {
+    fs::metadata(path).expect("a file").mtime()
+}
+
+#[test]
+fn directories_keep_times_and_permissions_on_request() {
+    let (server, down) = world();
+    let tree = server.file("tree");
+    fs::create_dir_all(tree.join("a/b")).expect("directories");
+    for name in ["a/f", "a/b/f"] {
+        fs::write(tree.join(name), sample(300_000)).expect("a file");
+    }
+    for (seconds, name) in [(3_000, "a/b"), (2_000, "a"), (1_000, "")] {
+        fs::set_permissions(tree.join(name), fs::Permissions::from_mode(0o550)).expect("a directory");
+        set_time(&tree.join(name), seconds);
+    }
+    fs::create_dir(down.join("synced")).expect("a directory");
+    fs::write(down.join("synced/extra"), "x").expect("a file");
+    for (args, root) in [
+        (&["get", "-rp", "tree", "down/got"][..], "got"),
+        (&["sync", "--pull", "tree", "down/synced", "--delete"], "synced"),
+    ] {
+        let root = down.join(root);
+        let got = server.run(args);
+        assert_eq!(got.code, Some(0), "{got:?}");
+        assert_eq!((time(&root.join("a")), time(&root.join("a/b"))), (2_000, 3_000), "{got:?}");
+        assert_eq!((mode(&root.join("a")), mode(&root.join("a/b"))), (0o750, 0o750), "the owner can carry on");
+    }
+    assert_eq!(time(&down.join("got")), 1_000);
+    server.run(["get", "-r", "tree", "down/plain"]);
+    assert!(time(&down.join("plain/a")) > 3_000);
+}
+
+#[test]
+fn what_a_killed_program_left_is_swept_when_it_is_old() {
+    let (server, down) = world();
+    fs::write(server.file("f"), "x").expect("a file");
+    for name in [".plug-1f-0.tmp", ".plug-1f-1.tmp", ".plug-notes.tmp"] {
+        fs::write(down.join(name), "half").expect("a file");
+    }
+    for name in [".plug-1f-0.tmp", ".plug-notes.tmp"] {
+        set_time(&down.join(name), 1_000_000_000);
+    }
+    let get = server.run(["get", "f", "down/"]);
+    assert_eq!(
+        (get.code, names(&down)),
+        (Some(0), [".plug-1f-1.tmp", ".plug-notes.tmp", "f"].map(String::from).into())
+    );
+}
+
+#[test]
+fn more_directories_than_descriptors_are_fetched_over_many_connections() {
+    let (server, down) = world();
+    for index in 0..400 {
+        let directory = server.file("tree").join(format!("d{index}"));
+        fs::create_dir_all(&directory).expect("a directory");
+        fs::write(directory.join("f"), "x").expect("a file");
+    }
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -S -n 48; exec \"$@\"", "sh"]).arg(plug());
+    command.args(["-s", &server.address, "get", "-r", "tree", "down/tree", "-j", "8"]);
+    let get: Outcome = command.current_dir(server.dir.path()).output().expect("plug runs").into();
+    assert_eq!(get.code, Some(0), "{get:?}");
+    assert_eq!(names(&down.join("tree")).len(), 400);
+}
+
+#[test]
+fn two_puts_to_one_name_leave_one_whole_and_the_conditional_loser_a_conflict() {
+    let (server, _) = world();
+    for (more, codes) in [(&[][..], [Some(0), Some(0)]), (&["--no-clobber"][..], [Some(0), Some(64 + 6)])] {
+        let contents = [sample(SIZE), sample(SIZE + 1)];
+        let target = format!("target-{}", more.len());
+        let running = ["one", "two"].map(|name| {
+            let content = if name == "one" { &contents[0] } else { &contents[1] };
+            fs::write(server.dir.path().join(name), content).expect("a file");
+            let mut command = server.plug(["put", name, &target].iter().chain(more));
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("plug runs")
+        });
+        let ended = running.map(|child| Outcome::from(child.wait_with_output().expect("a child")));
+        let mut found = [ended[0].code, ended[1].code];
+        found.sort_unstable();
+        assert_eq!(found, codes, "{ended:?}");
+        let published = fs::read(server.file(&target)).expect("a file");
+        let winner = contents.iter().position(|content| *content == published).expect("one of them, whole");
+        assert_eq!(ended[winner].code, Some(0), "{ended:?}");
+    }
+}
+
+#[test]
+fn two_gets_to_one_name_never_mix() {
+    let (server, down) = world();
+    let content = sample(30_000_000);
+    fs::write(server.file("f"), &content).expect("a file");
+    let running = [0, 1].map(|_| {
+        let mut command = server.plug(["get", "f", "down/f"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("plug runs")
+    });
+    let ended = running.map(|child| Outcome::from(child.wait_with_output().expect("a child")));
+    for outcome in &ended {
+        let is_told = outcome.code == Some(5) && outcome.stderr.contains("another plug is fetching this file");
+        assert!(outcome.code == Some(0) || is_told, "{outcome:?}");
+    }
+    assert!(ended.iter().any(|outcome| outcome.code == Some(0)), "{ended:?}");
+    assert!(fs::read(down.join("f")).expect("a file") == content);
+    assert_eq!(names(&down), ["f"]);
+}
+
+#[test]
+fn a_deep_tree_makes_the_round_trip() {
+    let server = Plugd::start(EVERYTHING);
+    let deep: PathBuf = vec!["d"; 200].iter().collect();
+    fs::create_dir_all(server.dir.path().join("up").join(&deep)).expect("directories");
+    fs::write(server.dir.path().join("up").join(&deep).join("f"), "deep").expect("a file");
+    assert_eq!(server.run(["put", "-r", "up", "tree"]).code, Some(0));
+    assert_eq!(server.run(["get", "-r", "tree", "down"]).code, Some(0));
+    assert_eq!(fs::read_to_string(server.dir.path().join("down").join(&deep).join("f")).expect("a file"), "deep");
 }

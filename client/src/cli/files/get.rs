@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use plugd_core::Origin;
 use tokio::sync::mpsc::Sender;
 
+use super::directories::Directories;
 use super::facts::{Entry, Facts, Kind};
 use super::glob::{has_glob, split_glob};
 use super::listing::Listing;
@@ -121,10 +122,21 @@ pub(crate) async fn run(session: &mut Session<'_>, options: &Get) -> Result<Answ
     let remote = Remote::of(session, "get", terms.retry, &progress).await?;
     let tally = Tally::new("got", progress.clone());
     let (jobs, queue) = queue();
-    let lister = Lister::new(&remote, &terms, &tally, jobs, options.recursive, remotes.len() == 1);
+    let directories = Directories::default();
+    let lister = Lister {
+        remote: &remote,
+        terms: &terms,
+        tally: &tally,
+        directories: &directories,
+        jobs,
+        recursive: options.recursive,
+        alone: remotes.len() == 1,
+        taken: RefCell::default(),
+    };
     let lanes = if many { options.transfer.jobs } else { 1 };
     let transfer = transfer(&remote, queue, lanes, &terms, &tally);
     let (listed, moved) = tokio::join!(lister.all(&remotes, &destination), transfer);
+    directories.set(&tally);
     progress.finish();
     moved?;
     listed?;
@@ -149,6 +161,7 @@ struct Lister<'l> {
     remote: &'l Remote,
     terms: &'l Terms,
     tally: &'l Tally,
+    directories: &'l Directories,
     jobs: Sender<GetJob>,
     recursive: bool,
     /// Whether the command line names one remote path.
@@ -157,18 +170,7 @@ struct Lister<'l> {
     taken: RefCell<HashSet<PathBuf>>,
 }
 
-impl<'l> Lister<'l> {
-    fn new(
-        remote: &'l Remote,
-        terms: &'l Terms,
-        tally: &'l Tally,
-        jobs: Sender<GetJob>,
-        recursive: bool,
-        alone: bool,
-    ) -> Lister<'l> {
-        Lister { remote, terms, tally, jobs, recursive, alone, taken: RefCell::default() }
-    }
-
+impl Lister<'_> {
     /// Queues everything. The queue ends with this.
     async fn all(self, remotes: &[Name], destination: &Destination) -> Result<(), Failure> {
         for remote in remotes {
@@ -220,7 +222,11 @@ impl<'l> Lister<'l> {
             return Err(Failure::io("cannot write", io::Error::other(text)));
         }
         match is_tree {
-            true => self.tree(remote, root_of(&path, destination)?).await,
+            true => {
+                let root = root_of(&path, destination)?;
+                facts.into_iter().for_each(|facts| self.keep(&root, Name::default(), facts));
+                self.tree(remote, root).await
+            }
             false => self.file(remote, &path, facts, destination).await,
         }
     }
@@ -285,13 +291,16 @@ impl<'l> Lister<'l> {
 
     /// Queues everything below a directory.
     async fn tree(&self, remote: &Name, root: Directory) -> Result<(), Failure> {
-        let mut tree = Tree::new(root);
+        let mut tree = Tree::new(root.clone());
         let args = LsArgs { path: Some(remote), recursive: true, ..LsArgs::default() };
         let mut listing = Listing::new(self.remote, args, self.terms.retry, self.tally.progress());
         while let Some(Entry { name, facts }) = listing.next().await? {
             let path = remote.join(&name);
             match facts.kind {
-                Kind::Dir => self.told(tree.directory(&name).map(drop), &path)?,
+                Kind::Dir => {
+                    let made = tree.directory(&name).map(|_| self.keep(&root, name, facts));
+                    self.told(made, &path)?;
+                }
                 Kind::Symlink => self.tally.skipped(&path, "a symbolic link"),
                 Kind::Other => self.tally.skipped(&path, "not a regular file"),
                 Kind::File => match tree.place(&name) {
@@ -304,6 +313,13 @@ impl<'l> Lister<'l> {
             }
         }
         Ok(())
+    }
+
+    /// Remembers what a directory is to have in the end.
+    fn keep(&self, root: &Directory, path: Name, facts: Facts) {
+        if self.terms.preserve {
+            self.directories.add(root, path, facts);
+        }
     }
 
     /// Counts what failed for one file, unless it is the end of everything.

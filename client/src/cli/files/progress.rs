@@ -62,7 +62,15 @@ impl Drop for Bars {
 #[derive(Debug)]
 pub(crate) struct Running {
     count: Option<Arc<Count>>,
-    total: Option<ProgressBar>,
+    total: Option<Share>,
+}
+
+/// What one file has added to the total.
+#[derive(Debug)]
+struct Share {
+    total: ProgressBar,
+    size: Option<u64>,
+    bytes: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -110,9 +118,7 @@ impl Progress {
             Sort::Bars { total, .. } => total.clone(),
             Sort::Events => None,
         };
-        if let Some(total) = &total {
-            total.inc(from);
-        }
+        let total = total.map(|total| Share::of(total, size, from));
         if size.is_some_and(|size| size < BAR_SIZE_LEAST) {
             return Running { count: None, total };
         }
@@ -133,6 +139,13 @@ impl Progress {
         running.retain(|count| count.strong_count() > 0);
         running.push(Arc::downgrade(&count));
         Running { count: Some(count), total }
+    }
+
+    /// A file is passed over, since it is there already.
+    pub(crate) fn pass(&self, size: u64) {
+        if let Sort::Bars { total: Some(total), .. } = &self.0.sort {
+            total.inc(size);
+        }
     }
 
     /// A last line for people; programs have the events.
@@ -230,7 +243,30 @@ impl Running {
             count.bar.inc(bytes as u64);
         }
         if let Some(total) = &self.total {
-            total.inc(bytes as u64);
+            total.add(bytes as u64);
+        }
+    }
+}
+
+impl Share {
+    fn of(total: ProgressBar, size: Option<u64>, from: u64) -> Share {
+        let share = Share { total, size, bytes: AtomicU64::new(0) };
+        share.add(from);
+        share
+    }
+
+    fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.total.inc(bytes);
+    }
+}
+
+impl Drop for Share {
+    /// What did not come to its end is counted again by the next try.
+    fn drop(&mut self) {
+        let bytes = *self.bytes.get_mut();
+        if self.size.is_some_and(|size| bytes < size) {
+            self.total.dec(bytes);
         }
     }
 }
@@ -253,6 +289,19 @@ mod tests {
         for template in [SIZED, UNSIZED, TOTAL] {
             ProgressStyle::with_template(template).expect("a good template");
         }
+    }
+
+    #[test]
+    fn what_is_tried_again_counts_once() {
+        let total = ProgressBar::hidden();
+        let first = Running { count: None, total: Some(Share::of(total.clone(), Some(10), 0)) };
+        first.add(6);
+        assert_eq!(total.position(), 6);
+        drop(first);
+        let second = Running { count: None, total: Some(Share::of(total.clone(), Some(10), 6)) };
+        second.add(4);
+        drop(second);
+        assert_eq!(total.position(), 10);
     }
 
     #[test]

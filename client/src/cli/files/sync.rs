@@ -8,6 +8,7 @@ use plugd_core::Origin;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::Sender;
 
+use super::directories::Directories;
 use super::facts::{Entry, Facts, Kind};
 use super::glob::Selection;
 use super::listing::Listing;
@@ -244,13 +245,19 @@ impl Side<'_> {
             false => Some(Directory::create(to)?),
         };
         let (jobs, queue) = get::queue();
-        let list = self.list_source(source, root.clone(), jobs, &mut rest);
+        let directories = Directories::default();
+        let list = self.list_source(source, root.clone(), jobs, &mut rest, &directories);
         let transfer = get::run(self.remote, queue, self.options.transfer.jobs, self.terms, self.tally);
         let (is_whole, moved) = tokio::join!(list, transfer);
         moved?;
-        if !self.may_delete(is_whole?) {
-            return Ok(());
+        if self.may_delete(is_whole?) {
+            self.delete_rest(root, rest);
         }
+        directories.set(self.tally);
+        Ok(())
+    }
+
+    fn delete_rest(&self, root: Option<Directory>, rest: Rest) {
         let mut tree = root.map(Tree::new);
         for path in self.comparison.deletions(rest) {
             match &mut tree {
@@ -258,7 +265,6 @@ impl Side<'_> {
                 Some(tree) => self.delete_here(tree, &path),
             }
         }
-        Ok(())
     }
 
     /// What is here in the destination.
@@ -282,8 +288,9 @@ impl Side<'_> {
         root: Option<Directory>,
         jobs: Sender<GetJob>,
         rest: &mut Rest,
+        directories: &Directories,
     ) -> Result<bool, Failure> {
-        let mut tree = root.map(Tree::new);
+        let mut tree = root.clone().map(Tree::new);
         let args = LsArgs { path: Some(source), recursive: true, ..LsArgs::default() };
         let mut listing = Listing::new(self.remote, args, self.terms.retry, self.tally.progress());
         loop {
@@ -301,6 +308,9 @@ impl Side<'_> {
                 self.comparison.plan_for(&verdict, "get", &name);
                 continue;
             };
+            if let Some(root) = root.as_ref().filter(|_| facts.is_dir() && verdict != Verdict::Exclude) {
+                directories.add(root, name.clone(), facts.clone());
+            }
             let path = source.join(&name);
             let queued = match verdict {
                 Verdict::Exclude | Verdict::Pass => Ok(()),

@@ -72,6 +72,9 @@ impl Tally {
 
     pub(crate) fn done(&self, receipt: Receipt, reply: Reply) {
         self.progress.event(|| with_event("done", json!(receipt)));
+        if receipt.unchanged {
+            self.progress.pass(receipt.size);
+        }
         let mut counts = self.counts();
         counts.files += 1;
         counts.bytes += receipt.bytes;

@@ -9,6 +9,7 @@ mod hashing;
 pub(crate) mod jobs;
 pub(crate) mod put;
 mod read;
+mod temporary;
 mod write;
 
 use std::collections::VecDeque;

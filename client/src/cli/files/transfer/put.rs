@@ -348,7 +348,7 @@ impl Lane<'_> {
                     let open = self.remote.open("put", &args);
                     let sent = Rc::new(Sent { digest: RefCell::new(digest), ..Sent::default() });
                     sent.size.set(content.len() as u64);
-                    self.tally.progress().begin(&job.remote, Some(0), 0).add(content.len());
+                    self.tally.progress().begin(&job.remote, Some(facts.size), 0).add(content.len());
                     place.send(Flight { job, kind: Kind::File, sent });
                     not_ended(sender.send_ahead(&open, content).await)?;
                 }

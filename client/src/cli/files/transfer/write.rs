@@ -1,12 +1,13 @@
 //! The thread of a lane that writes what is fetched, verifies it and shows it under its name.
 
+use std::cell::RefCell;
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::get::{GetHead, GetJob, Target};
 use super::hashing::Hashing;
+use super::temporary::{self, Swept};
 use super::{Again, Terms, failed};
 use crate::cli::failure::Failure;
 use crate::cli::files::digest::{Algorithm, Hasher, READ_LEN};
@@ -36,9 +38,6 @@ const QUEUE_ENTRIES_MAX: usize = 256;
 
 /// The permissions that a file has in any case until it is whole: it is written, and read to be carried on.
 const MODE_OWNER: u32 = 0o600;
-
-/// Tells the temporary names of this process apart.
-static NAMES: AtomicU32 = AtomicU32::new(0);
 
 /// What the thread is told.
 #[derive(Debug)]
@@ -100,7 +99,7 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn start(terms: Terms, tally: Tally, again: Again<GetJob>, leftovers: Leftovers) -> Writer {
         let (work, received) = mpsc::channel(QUEUE_ENTRIES_MAX);
-        let task = Task { terms, tally, again, leftovers };
+        let task = Task { terms, tally, again, leftovers, swept: RefCell::default() };
         std::thread::spawn(move || task.run(received));
         Writer { work, room: Arc::new(Semaphore::new(QUEUE_LEN_MAX)) }
     }
@@ -140,6 +139,7 @@ struct Task {
     tally: Tally,
     again: Again<GetJob>,
     leftovers: Leftovers,
+    swept: RefCell<Swept>,
 }
 
 /// A file whose content comes.
@@ -192,8 +192,8 @@ impl Task {
         let Target::Place { directory, name } = &file.job.target else {
             return Err(Failure::protocol("a file for stdout is never held in memory"));
         };
-        let number = NAMES.fetch_add(1, Ordering::Relaxed);
-        let hidden = format!(".plug-{:x}-{number:x}.tmp", std::process::id());
+        self.swept.borrow_mut().sweep(directory);
+        let hidden = temporary::name();
         let path = directory.path_of(name);
         let made = directory.create_file(hidden.as_ref(), self.mode_before(file));
         let mut made = made.map_err(|error| local::failure("cannot write", &path, error))?;
