@@ -6,6 +6,10 @@
 //! {"event": "done", ...receipt}
 //! {"event": "failed", "name": "b", "failure": "not_found (no-such-file): ..."}
 //! {"event": "skipped", "name": "c", "why": "a symbolic link"}
+//! {"event": "deleted", "name": "d"}
+//! {"event": "kept", "name": ".a.plug-part", "bytes": 1048576, "size": 4194304}   here, when the program ends before
+//! {"event": "kept-there", "name": "a"}                                           by the server
+//! {"event": "error", "failure": "..."}                                           why the program ends
 //! ```
 //!
 //! Off a terminal no carriage return is ever written.

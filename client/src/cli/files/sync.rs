@@ -42,7 +42,7 @@ pub(crate) async fn run(session: &mut Session<'_>, options: &Sync) -> Result<Ans
     let tally = Tally::new("synced", progress.clone());
     let comparison = Arc::new(Comparison {
         selection: selection(options)?,
-        checksum: options.checksum && !terms.algorithm.is_none(),
+        checksum: options.checksum,
         dry_run: options.dry_run,
         tally: tally.clone(),
         plan: Mutex::default(),
@@ -347,7 +347,7 @@ impl Side<'_> {
             removed.map_err(|error| local::failure("cannot delete", &directory.path_of(&name), error))
         });
         match removed {
-            Ok(true) => self.tally.deleted(),
+            Ok(true) => self.tally.deleted(path),
             Ok(false) => {}
             Err(failure) => self.tally.failed(path, failure, true),
         }
