@@ -222,20 +222,6 @@ fn a_second_signal_stops_at_once_and_takes_every_command_with_it() {
 }
 
 #[test]
-fn a_progress_bar_shows_on_a_terminal_alone() {
-    let server = Plugd::start(EVERYTHING);
-    std::fs::write(server.file("f"), vec![7; 5_000_000]).expect("a file");
-    // `script` runs a command on a terminal of its own; it is part of bsdutils, which every Debian has.
-    let line = format!("{} get f got", plug().display());
-    let mut script = Command::new("script");
-    script.args(["-qec", &line, "/dev/null"]).env("PLUG_SERVER", &server.address).env("TERM", "xterm");
-    let output = script.current_dir(server.dir.path()).stdin(Stdio::null()).output().expect("script, of bsdutils");
-    let shown = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && shown.contains("/s") && shown.contains("got got"), "{shown:?}");
-    assert!(shown.contains('\r') && shown.contains("\u{1b}["), "{shown:?}");
-}
-
-#[test]
 fn an_interrupted_client_says_so_by_its_code_and_its_call_ends() {
     let server = Plugd::start(EVERYTHING);
     let remote = Remote::start(&server, "exec sleep 1000");

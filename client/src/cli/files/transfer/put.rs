@@ -514,7 +514,7 @@ impl Lane<'_> {
         match kind {
             Kind::Plain => {
                 if matches!(job.source, Source::Removal) {
-                    self.tally.deleted();
+                    self.tally.deleted(&job.remote);
                 }
                 self.jobs.finish();
             }
