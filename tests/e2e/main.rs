@@ -8,6 +8,7 @@ mod file_server;
 mod files;
 mod files_names;
 mod files_resume;
+mod files_small;
 mod files_sync;
 mod files_trees;
 mod knocks;
