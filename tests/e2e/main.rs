@@ -10,6 +10,7 @@ mod files;
 mod files_here;
 mod files_names;
 mod files_resume;
+mod files_small;
 mod files_sync;
 mod files_terminal;
 mod files_trees;

@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub(crate) mod demo;
+pub(crate) mod depot;
 pub(crate) mod evil;
 pub(crate) mod fake;
 pub(crate) mod process;
