@@ -3,6 +3,11 @@
 mod bench;
 mod commands;
 mod connection;
+mod exec_ends;
+mod exec_jobs;
+mod exec_many;
+mod exec_streams;
+mod exec_terminal;
 mod file_server;
 mod files;
 mod files_names;

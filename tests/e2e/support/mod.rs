@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub(crate) mod commands;
 pub(crate) mod demo;
 pub(crate) mod evil;
 pub(crate) mod process;
