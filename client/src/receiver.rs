@@ -15,6 +15,9 @@ use tokio::sync::watch;
 use crate::progress::Progress;
 use crate::{ClientError, Reply};
 
+/// How much memory of long payloads is used again, in bytes: what a holder works on, and what is on its way there.
+const RECYCLED_LEN_MAX: usize = 3 << 20;
+
 /// The reading direction of a stream that may know how to break it off.
 pub(crate) trait Source: AsyncRead + Send + Unpin {
     /// Makes the stream reset the connection when it is dropped, instead of sending what is queued first.
@@ -57,7 +60,7 @@ impl Receiver {
     pub(crate) fn new(io: Box<dyn Source>, progress: watch::Sender<Progress>) -> Receiver {
         Receiver {
             io,
-            inbound: Inbound::new(FrameLimits::default()),
+            inbound: Inbound::new(FrameLimits::default()).recycling(RECYCLED_LEN_MAX),
             progress,
             greeted: false,
             answered: 0,

@@ -65,12 +65,15 @@ impl Batch {
 }
 
 /// Takes bytes off the front. What is short leaves its memory with `arrived`, to be read into again; what is long and
-/// all there is takes it along, so that its holder may write to it.
-fn take_front(arrived: &mut BytesMut, len: usize) -> Bytes {
-    if len > SHORT_LEN_MAX && len == arrived.len() {
-        return std::mem::take(arrived).freeze();
+/// nearly all there is takes it along, so that its holder may write to it.
+pub(crate) fn take_front(arrived: &mut BytesMut, len: usize) -> Bytes {
+    if len <= SHORT_LEN_MAX || arrived.len() - len > FRAME_HEADER_LEN {
+        return arrived.split_to(len).freeze();
     }
-    arrived.split_to(len).freeze()
+    let rest = BytesMut::from(&arrived[len..]);
+    let mut front = std::mem::replace(arrived, rest);
+    front.truncate(len);
+    front.freeze()
 }
 
 impl Iterator for Batch {

@@ -1,5 +1,6 @@
 //! What a handler crate says of itself: its name, its operations, its settings, and how an instance is built.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema};
@@ -55,8 +56,8 @@ struct Channel {
 /// One thing that a handler offers.
 #[derive(Debug, Clone)]
 pub struct Operation {
-    name: &'static str,
-    summary: &'static str,
+    name: Cow<'static, str>,
+    summary: Cow<'static, str>,
     streaming: Streaming,
     effects: bool,
     channels: Vec<Channel>,
@@ -65,7 +66,8 @@ pub struct Operation {
 
 impl Operation {
     /// A unary operation without arguments and effects; `name` is a [legal name](crate::is_legal_name).
-    pub fn new(name: &'static str, summary: &'static str) -> Operation {
+    pub fn new(name: impl Into<Cow<'static, str>>, summary: impl Into<Cow<'static, str>>) -> Operation {
+        let (name, summary) = (name.into(), summary.into());
         let args = settings::schema_of::<NoArguments>();
         Operation { name, summary, streaming: Streaming::Unary, effects: false, channels: Vec::new(), args }
     }
@@ -105,14 +107,22 @@ impl Operation {
         self
     }
 
+    /// Says which arguments the operation takes by a JSON Schema that was made at run time, for an operation that comes from
+    /// settings. The schema holds its parts inline; see [`unknown_keys`] for what is read of it.
+    #[must_use]
+    pub fn args_schema(mut self, args: Schema) -> Operation {
+        self.args = args;
+        self
+    }
+
     /// The name within the handler.
-    pub fn name(&self) -> &'static str {
-        self.name
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// One line for people.
-    pub fn summary(&self) -> &'static str {
-        self.summary
+    pub fn summary(&self) -> &str {
+        &self.summary
     }
 
     /// Whether the operation changes or runs something.
@@ -149,7 +159,7 @@ impl Operation {
     }
 }
 
-type Prepare = Box<dyn Fn(Value) -> Result<Blueprint, Vec<SettingError>> + Send + Sync>;
+type Prepare = Box<dyn Fn(Value, &[Operation]) -> Result<Blueprint, Vec<SettingError>> + Send + Sync>;
 
 /// What a handler crate says of itself.
 pub struct Descriptor {
@@ -193,9 +203,12 @@ impl Descriptor {
     #[must_use]
     pub fn handler<H: Handler>(mut self, make: fn() -> H) -> Descriptor {
         let schema = self.settings.clone();
-        self.prepare = Some(Box::new(move |settings| {
+        self.prepare = Some(Box::new(move |settings, operations| {
             let unknown = settings::unknown_settings(&schema, &settings);
-            if unknown.is_empty() { Ok(Blueprint::new(move |_| Ok(Arc::new(make())))) } else { Err(unknown) }
+            if !unknown.is_empty() {
+                return Err(unknown);
+            }
+            Ok(Blueprint::new(operations.to_vec(), move |_| Ok(Arc::new(make()))))
         }));
         self
     }
@@ -205,7 +218,8 @@ impl Descriptor {
     pub fn settings<S: Settings>(mut self) -> Descriptor {
         self.settings = settings::schema_of::<S>();
         let schema = self.settings.clone();
-        self.prepare = Some(Box::new(move |settings| settings::prepare::<S>(&schema, settings)));
+        self.prepare =
+            Some(Box::new(move |settings, operations| settings::prepare::<S>(&schema, settings, operations)));
         self
     }
 
@@ -233,7 +247,8 @@ impl Descriptor {
         self.version
     }
 
-    /// Everything that the handler offers, in the order in which it was described.
+    /// Everything that the handler may offer, in the order in which it was described. What one plugin offers, its
+    /// settings decide: [`Blueprint::operations`].
     pub fn operations(&self) -> &[Operation] {
         &self.operations
     }
@@ -250,14 +265,19 @@ impl Descriptor {
     /// Every unknown key, every value of a wrong type, and everything that [`Settings::check`] finds.
     pub fn prepare(&self, settings: Value) -> Result<Blueprint, Vec<SettingError>> {
         match &self.prepare {
-            Some(prepare) => prepare(settings),
+            Some(prepare) => prepare(settings, &self.operations),
             None => Err(vec![SettingError::new("", "the handler does not say how it is built")]),
         }
     }
 
     /// The description for people and programs, as one JSON object; settings and arguments are JSON Schemas.
     pub fn describe(&self) -> Value {
-        let operations: Vec<Value> = self.operations.iter().map(Operation::describe).collect();
+        self.describe_with(&self.operations)
+    }
+
+    /// The description of a plugin of this handler, which offers `operations`: those of its [`Blueprint`].
+    pub fn describe_with(&self, operations: &[Operation]) -> Value {
+        let operations: Vec<Value> = operations.iter().map(Operation::describe).collect();
         json!({
             "handler": self.name,
             "summary": self.summary,

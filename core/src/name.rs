@@ -14,6 +14,16 @@ pub fn is_legal_name(name: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-')
 }
 
+/// Finds a name that is illegal, or else one that is there twice.
+pub(crate) fn illegal_or_repeated<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let mut names: Vec<&str> = names.into_iter().collect();
+    if let Some(illegal) = names.iter().find(|name| !is_legal_name(name)) {
+        return Some(illegal);
+    }
+    names.sort_unstable();
+    names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+}
+
 /// Finds the candidate that `name` was probably meant to be.
 ///
 /// Nothing is suggested when more than a third of the name, or more than three characters, would have to change.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Descriptor, is_legal_name, nearest};
+use crate::name::illegal_or_repeated;
+use crate::{Descriptor, Operation, is_legal_name, nearest};
 
 /// What [`register!`](crate::register) leaves for the registry to find.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +65,7 @@ pub enum RegistryError {
     #[error("{package} registers the illegal name \"{name}\"; allowed: [a-z][a-z0-9_-]*, at most 64 bytes")]
     IllegalName {
         /// The name.
-        name: &'static str,
+        name: String,
         /// The package that registers it.
         package: &'static str,
     },
@@ -74,7 +75,7 @@ pub enum RegistryError {
         /// The handler's name.
         handler: &'static str,
         /// The operation's name.
-        operation: &'static str,
+        operation: String,
         /// The package that registers it.
         package: &'static str,
     },
@@ -146,13 +147,15 @@ fn origin(descriptor: &Descriptor) -> String {
 
 fn check(descriptor: &Descriptor) -> Result<(), RegistryError> {
     let (handler, package) = (descriptor.name(), descriptor.package());
-    let mut names: Vec<&'static str> = descriptor.operations().iter().map(|operation| operation.name()).collect();
-    if let Some(name) = [handler].into_iter().chain(names.iter().copied()).find(|name| !is_legal_name(name)) {
-        return Err(RegistryError::IllegalName { name, package });
+    if let Some(name) = illegal_or_repeated([handler]) {
+        return Err(RegistryError::IllegalName { name: name.to_owned(), package });
     }
-    names.sort_unstable();
-    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(RegistryError::DuplicateOperation { handler, operation: twice[0], package });
+    if let Some(name) = illegal_or_repeated(descriptor.operations().iter().map(Operation::name)) {
+        let name = name.to_owned();
+        return Err(match is_legal_name(&name) {
+            true => RegistryError::DuplicateOperation { handler, operation: name, package },
+            false => RegistryError::IllegalName { name, package },
+        });
     }
     if !descriptor.is_complete() {
         return Err(RegistryError::Incomplete { handler, package });
@@ -165,7 +168,7 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::{Call, Handler, Operation, Status};
+    use crate::{Call, Handler, Status};
 
     #[derive(Debug)]
     struct Nothing;
@@ -196,9 +199,9 @@ mod tests {
     #[test]
     fn illegal_and_repeated_names_and_unfinished_handlers_are_refused() {
         let error = |descriptor| Registry::of([descriptor]).expect_err("refused");
-        assert!(matches!(error(descriptor("A", "p")), RegistryError::IllegalName { name: "A", .. }));
+        assert!(matches!(error(descriptor("A", "p")), RegistryError::IllegalName { name, .. } if name == "A"));
         let twice = descriptor("a", "p").operation(Operation::new("run", ""));
-        assert!(matches!(error(twice), RegistryError::DuplicateOperation { operation: "run", .. }));
+        assert!(matches!(error(twice), RegistryError::DuplicateOperation { operation, .. } if operation == "run"));
         assert!(matches!(error(Descriptor::new("a", "")), RegistryError::Incomplete { .. }));
     }
 

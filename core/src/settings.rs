@@ -10,9 +10,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
-use crate::Handler;
 use crate::call::without_position;
+use crate::name::illegal_or_repeated;
 use crate::schema::{UnknownKey, misplaced_values, unknown_keys};
+use crate::{Handler, Operation};
 
 /// A setting that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +85,14 @@ pub trait Settings: DeserializeOwned + JsonSchema + Send + 'static {
         Ok(())
     }
 
+    /// What a plugin with these settings offers; `described` is what its handler described, and the default. It runs after
+    /// [`Settings::check`] found nothing, and like it has no effects.
+    ///
+    /// Every operation needs a [legal name](crate::is_legal_name) of its own, and there must be one at the least.
+    fn operations(&self, described: Vec<Operation>) -> Vec<Operation> {
+        described
+    }
+
     /// Builds an instance, once the whole configuration has been accepted.
     ///
     /// # Errors
@@ -95,13 +104,22 @@ pub trait Settings: DeserializeOwned + JsonSchema + Send + 'static {
 type Build = Box<dyn FnOnce(&Context) -> Result<Arc<dyn Handler>, StartError> + Send>;
 
 /// Settings that were checked, ready to become an instance.
-pub struct Blueprint(Build);
+pub struct Blueprint {
+    operations: Vec<Operation>,
+    build: Build,
+}
 
 impl Blueprint {
     pub(crate) fn new(
+        operations: Vec<Operation>,
         build: impl FnOnce(&Context) -> Result<Arc<dyn Handler>, StartError> + Send + 'static,
     ) -> Blueprint {
-        Blueprint(Box::new(build))
+        Blueprint { operations, build: Box::new(build) }
+    }
+
+    /// What the instance will offer; see [`Settings::operations`].
+    pub fn operations(&self) -> &[Operation] {
+        &self.operations
     }
 
     /// Builds the instance; see [`Settings::build`].
@@ -110,13 +128,13 @@ impl Blueprint {
     ///
     /// As [`Settings::build`].
     pub fn build(self, context: &Context) -> Result<Arc<dyn Handler>, StartError> {
-        (self.0)(context)
+        (self.build)(context)
     }
 }
 
 impl std::fmt::Debug for Blueprint {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("Blueprint")
+        out.debug_struct("Blueprint").field("operations", &self.operations).finish_non_exhaustive()
     }
 }
 
@@ -194,7 +212,11 @@ fn remove(value: &mut Value, path: &[String]) -> bool {
     }
 }
 
-pub(crate) fn prepare<S: Settings>(schema: &Schema, settings: Value) -> Result<Blueprint, Vec<SettingError>> {
+pub(crate) fn prepare<S: Settings>(
+    schema: &Schema,
+    settings: Value,
+    described: &[Operation],
+) -> Result<Blueprint, Vec<SettingError>> {
     let Reading { settings, mut errors } = read::<S>(schema, settings);
     let Some(settings) = settings else { return Err(errors) };
     // Where a value was taken out for its type, what stands there instead is not the operator's.
@@ -204,7 +226,19 @@ pub(crate) fn prepare<S: Settings>(schema: &Schema, settings: Value) -> Result<B
     if !errors.is_empty() {
         return Err(errors);
     }
-    Ok(Blueprint::new(move |context| Ok(Arc::new(settings.build(context)?))))
+    let operations = settings.operations(described.to_vec());
+    check_operations(&operations)?;
+    Ok(Blueprint::new(operations, move |context| Ok(Arc::new(settings.build(context)?))))
+}
+
+/// What the registry checks of a handler, for the operations of one plugin.
+fn check_operations(operations: &[Operation]) -> Result<(), Vec<SettingError>> {
+    let message = match illegal_or_repeated(operations.iter().map(Operation::name)) {
+        Some(name) => format!("the operation {name:?} has no legal name or is there twice"),
+        None if operations.is_empty() => "these settings leave nothing to call".to_owned(),
+        None => return Ok(()),
+    };
+    Err(vec![SettingError::new("", message)])
 }
 
 pub(crate) fn unknown_settings(schema: &Schema, settings: &Value) -> Vec<SettingError> {
@@ -259,6 +293,56 @@ mod tests {
     #[test]
     fn a_table_is_not_read_from_an_array() {
         assert_eq!(complaints(json!(["x", true, []])), ["expected a table"]);
+    }
+
+    /// Offers an operation for each name.
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Names {
+        names: Vec<String>,
+    }
+
+    #[derive(Debug)]
+    struct Nothing;
+
+    #[async_trait::async_trait]
+    impl Handler for Nothing {
+        async fn handle(&self, _call: &mut crate::Call) -> Result<(), crate::Status> {
+            Ok(())
+        }
+    }
+
+    impl Settings for Names {
+        type Handler = Nothing;
+
+        fn operations(&self, described: Vec<Operation>) -> Vec<Operation> {
+            let named = self.names.iter().map(|name| Operation::new(name.clone(), "comes from settings"));
+            described.into_iter().chain(named).collect()
+        }
+
+        fn build(self, _context: &Context) -> Result<Nothing, StartError> {
+            Ok(Nothing)
+        }
+    }
+
+    #[test]
+    fn settings_decide_what_a_plugin_offers() {
+        let names = |names: &[&str], described: &[Operation]| {
+            prepare::<Names>(&schema_of::<Names>(), json!({ "names": names }), described)
+                .map(|blueprint| blueprint.operations().iter().map(|op| op.name().to_owned()).collect::<Vec<_>>())
+                .map_err(|errors| errors[0].to_string())
+        };
+        let described = [Operation::new("run", "")];
+        assert_eq!(
+            names(&["tail", "head"], &described),
+            Ok(vec!["run".to_owned(), "tail".to_owned(), "head".to_owned()])
+        );
+        assert_eq!(
+            names(&["run"], &described),
+            Err("the operation \"run\" has no legal name or is there twice".to_owned())
+        );
+        assert_eq!(names(&["A"], &[]), Err("the operation \"A\" has no legal name or is there twice".to_owned()));
+        assert_eq!(names(&[], &[]), Err("these settings leave nothing to call".to_owned()));
     }
 
     #[test]

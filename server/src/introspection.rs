@@ -19,8 +19,8 @@ pub(crate) struct Catalogue {
 }
 
 impl Catalogue {
-    pub(crate) fn add(&mut self, plugin: &str, descriptor: &Descriptor) {
-        self.plugins.insert(plugin.to_owned(), describe(plugin, descriptor));
+    pub(crate) fn add(&mut self, plugin: &str, descriptor: &Descriptor, operations: &[Operation]) {
+        self.plugins.insert(plugin.to_owned(), describe(plugin, descriptor, operations));
     }
 
     fn list(&self) -> Value {
@@ -37,9 +37,9 @@ impl Catalogue {
     }
 }
 
-/// The description of a handler as it serves under the name `plugin`.
-pub(crate) fn describe(plugin: &str, descriptor: &Descriptor) -> Value {
-    let mut description = descriptor.describe();
+/// The description of a handler as it serves `operations` under the name `plugin`.
+pub(crate) fn describe(plugin: &str, descriptor: &Descriptor, operations: &[Operation]) -> Value {
+    let mut description = descriptor.describe_with(operations);
     description["name"] = plugin.into();
     description
 }
@@ -68,9 +68,9 @@ fn summarise(description: &Value) -> Value {
 /// Builds the plugin that answers for the server.
 pub(crate) fn plugin(mut catalogue: Catalogue) -> Plugin {
     let descriptor = descriptor();
-    catalogue.plugins.insert(RESERVED.to_owned(), describe(RESERVED, &descriptor));
+    catalogue.add(RESERVED, &descriptor, descriptor.operations());
     let handler = Arc::new(Introspection { list: catalogue.list().to_string(), catalogue });
-    Plugin::new(RESERVED, handler, &descriptor, None)
+    Plugin::new(RESERVED, handler, descriptor.operations(), None)
 }
 
 fn descriptor() -> Descriptor {

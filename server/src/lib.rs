@@ -37,6 +37,6 @@ mod stopping;
 
 pub use address::{AddressError, DEFAULT_PORT, ListenAddress};
 pub use cli::main;
-pub use config::{Config, ConfigError, ConfigErrors, LogFormat, Origin, PluginConfig, ServerSettings};
+pub use config::{AuditTarget, Config, ConfigError, ConfigErrors, LogFormat, Origin, PluginConfig, ServerSettings};
 pub use plugd_core::Registry;
 pub use server::{BindError, Control, Server};

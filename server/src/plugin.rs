@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plugd_core::{Code, Context, Descriptor, Handler, Operation, Origin, Registry, StartError, Status, did_you_mean};
+use plugd_core::{Code, Context, Handler, Operation, Origin, Registry, StartError, Status, did_you_mean};
 
 use crate::config::{PluginConfig, RESERVED};
 use crate::handlers::SHIPPED;
@@ -25,11 +25,10 @@ impl Plugin {
     pub(crate) fn new(
         name: &str,
         handler: Arc<dyn Handler>,
-        descriptor: &Descriptor,
+        operations: &[Operation],
         deadline_max: Option<Duration>,
     ) -> Plugin {
-        let operations =
-            descriptor.operations().iter().map(|operation| (operation.name().into(), operation.clone())).collect();
+        let operations = operations.iter().map(|operation| (operation.name().into(), operation.clone())).collect();
         Plugin { name: name.into(), handler, operations, deadline_max }
     }
 
@@ -82,9 +81,10 @@ impl Plugins {
                 disabled.push(config.name);
                 continue;
             };
-            catalogue.add(&config.name, descriptor);
+            let operations = config.blueprint.operations().to_vec();
+            catalogue.add(&config.name, descriptor, &operations);
             let handler = config.blueprint.build(context).map_err(|error| (config.name.clone(), error))?;
-            let plugin = Plugin::new(&config.name, handler, descriptor, config.deadline_max);
+            let plugin = Plugin::new(&config.name, handler, &operations, config.deadline_max);
             enabled.insert(plugin.name.clone(), plugin);
         }
         let itself = introspection::plugin(catalogue);

@@ -1,13 +1,11 @@
 //! `plug bench`: what it counts, and how it ends when something goes wrong.
 
 use std::io::Read;
-use std::net::TcpListener;
 use std::process::{Command, Stdio};
-use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::support::process::{EVERYTHING, Outcome, Plugd, plug};
+use crate::support::process::{EVERYTHING, Outcome, Plugd, plug, wait_until};
 
 /// The report of `plug --json bench` with these words.
 fn report(server: &Plugd, words: &str) -> (Option<i32>, Value) {
@@ -27,7 +25,7 @@ fn every_mode_makes_as_many_requests_as_were_asked_for() {
         ("echo -n 40 -c 2 -p 3 --size 300000", "calls"),
         ("upper -n 500 -c 3 -p 9 --stream", "messages"),
         ("files.ls -n 50 -c 2 --size 0 --fresh", "fresh"),
-        ("shell argv:=[\"cat\"] -n 20 -c 2 --expect same", "calls"),
+        ("shell.exec argv:=[\"cat\"] -n 20 -c 2 --expect same", "calls"),
         ("plugd.list -n 50 --expect any --size 0", "calls"),
     ] {
         let (code, report) = report(&server, words);
@@ -96,32 +94,31 @@ fn wrong_answers_are_counted() {
         let (code, report) = report(&server, &format!("upper --expect same -n 10 {mode}"));
         assert_eq!((code, &report["failures"]), (Some(64 + 15), &json!({"wrong answer": 10})), "{mode}");
     }
-    let (code, report) = report(&server, "shell argv:=[\"date\",\"+%N\"] -n 5");
+    let (code, report) = report(&server, "shell.exec argv:=[\"date\",\"+%N\"] -n 5");
     assert_eq!((code, &report["failures"]), (Some(64 + 15), &json!({"wrong answer": 5})));
 }
 
-/// Runs the client against a server that is killed once it has seen `sign` on the client's behalf.
-fn end_in_the_middle(words: &[&str]) -> Outcome {
+/// Runs the client against a server that is killed once the load has begun: the command leaves a file behind.
+fn end_in_the_middle(then: &str, words: &[&str]) -> Outcome {
     let mut server = Plugd::start(EVERYTHING);
-    let mut command = server.plug(["--json", "bench", "echo", "-d", "1h"].iter().chain(words));
-    let client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("plug runs");
-    let file = server.file("seen");
-    crate::support::process::wait_until("a busy client", || {
-        // A call that is answered while the load runs: the load has begun, or is about to.
-        server.run(["call", "files.put", "path=seen"]).code == Some(0) && file.exists() && server.sockets() > 4
-    });
+    let seen = server.dir.path().join("seen");
+    let argv = json!(["sh", "-c", format!("touch {}; {then}", seen.display())]);
+    let mut command = server.plug(["--json", "bench", "shell.exec", "-d", "1h", "--expect", "any"]);
+    command.arg(format!("argv:={argv}")).args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let client = command.spawn().expect("plug runs");
+    wait_until("a call of the load", || seen.exists());
     server.kill();
     client.wait_with_output().expect("a child").into()
 }
 
 #[test]
 fn a_server_that_goes_away_is_named_and_every_unanswered_request_counted() {
-    for (words, kinds) in [
-        (&["-c", "4", "-p", "8"][..], &["connection lost"][..]),
-        (&["-c", "4", "-p", "8", "--stream"], &["connection lost"]),
-        (&["-c", "4", "--fresh"], &["connection lost", "cannot connect"]),
+    for (then, words, kinds) in [
+        ("echo x", &["-c", "4", "-p", "8"][..], &["connection lost"][..]),
+        ("cat", &["-c", "4", "-p", "8", "--stream"], &["connection lost"]),
+        ("echo x", &["-c", "4", "--fresh"], &["connection lost", "cannot connect"]),
     ] {
-        let outcome = end_in_the_middle(words);
+        let outcome = end_in_the_middle(then, words);
         let envelope = outcome.json();
         assert!(matches!(outcome.code, Some(3 | 4)), "{outcome:?}");
         assert_eq!(envelope["ok"], json!(false));
@@ -145,49 +142,65 @@ fn nobody_there_is_no_connection() {
 #[test]
 fn more_connections_than_descriptors_are_counted_and_the_others_go_on() {
     let server = Plugd::start(EVERYTHING);
-    let script = format!("ulimit -n 40; exec {} --json bench echo -c 60 -n 200 --expect any", plug().display());
-    let mut command = Command::new("sh");
-    command.args(["-c", &script]).env("PLUG_SERVER", &server.address).stdin(Stdio::null());
-    let outcome: Outcome = command.output().expect("sh runs").into();
+    let outcome = run_with_descriptors(40, &server, "echo -c 60 -n 200 --expect any");
     let report = &outcome.json()["data"];
     assert_eq!((outcome.code, &report["right"]), (Some(3), &json!(200)), "{report}");
     let failures = report["failures"].as_object().expect("an object");
     let (name, count) = failures.iter().next().expect("a failure");
-    assert!(name.starts_with("cannot connect: Too many open files"), "{name}");
-    assert!((20..60).contains(&count.as_u64().expect("a number")), "{report}");
+    let open = 60 - count.as_u64().expect("a number");
+    assert!((1..40).contains(&open) && failures.len() == 1, "{report}");
+    let parts =
+        ["cannot connect: Too many open files", "at most 40 descriptors (ulimit -n)", &format!("{open} connections")];
+    assert!(parts.iter().all(|part| name.contains(part)), "{name}");
 }
 
 #[test]
-fn a_server_that_never_answers_does_not_hold_the_bench() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("a port").to_string();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
-        }
-    });
-    for expect in ["first", "any"] {
-        let mut command = Command::new(plug());
-        command.args(["-s", &address, "--timeout", "200ms", "bench", "echo", "--expect", expect, "-d", "1h"]);
-        let outcome: Outcome = command.output().expect("plug runs").into();
-        assert_eq!(outcome.code, Some(64 + 4), "{outcome:?}");
-        assert!(outcome.stderr.contains("within 200ms"), "{}", outcome.stderr);
-    }
-}
-
-#[test]
-fn a_call_that_hangs_is_stalled_or_past_its_deadline() {
+fn more_fresh_connections_than_descriptors_are_counted_and_no_more_are_tried() {
     let server = Plugd::start(EVERYTHING);
-    let words = "shell argv:=[\"sleep\",\"60\"] --timeout 300ms --expect any -n 2 -c 2";
+    let outcome = run_with_descriptors(40, &server, "echo --fresh -c 500 -d 10s --expect any");
+    let report = &outcome.json()["data"];
+    assert_eq!(
+        (outcome.code, report["failures"].as_object().map(serde_json::Map::len)),
+        (Some(3), Some(1)),
+        "{report}"
+    );
+    let name = report["failures"].to_string();
+    assert!(name.contains("connections are open, at most 40 descriptors (ulimit -n)"), "{name}");
+}
+
+#[test]
+fn what_connections_that_were_never_made_were_to_send_at_a_rate_is_unsent() {
+    let server = Plugd::start(EVERYTHING);
+    let outcome = run_with_descriptors(40, &server, "echo -c 60 -n 120 --rate 2000 --expect any");
+    let report = &outcome.json()["data"];
+    let number = |name: &str| report[name].as_u64().expect("a number");
+    assert_eq!(outcome.code, Some(3));
+    assert_eq!((number("right"), number("unsent")), (2 * (60 - number("failed")), 2 * number("failed")), "{report}");
+    assert!(number("right") > 0, "{report}");
+}
+
+/// Runs a bench that may open so many descriptors.
+fn run_with_descriptors(count: u32, server: &Plugd, words: &str) -> Outcome {
+    let script = format!("ulimit -n {count}; exec {} --json bench {words}", plug().display());
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).env("PLUG_SERVER", &server.address).stdin(Stdio::null());
+    command.output().expect("sh runs").into()
+}
+
+#[test]
+fn a_call_that_hangs_is_past_its_deadline_by_the_word_of_the_server() {
+    let server = Plugd::start(EVERYTHING);
+    let words = "shell.exec argv:=[\"sleep\",\"60\"] --timeout 300ms --expect any -n 2 -c 2";
     let (code, report) = report(&server, words);
     assert_eq!((code, &report["right"], &report["failed"]), (Some(64 + 4), &json!(0), &json!(2)), "{report}");
+    assert_eq!(report["failures"], json!({"deadline_exceeded (deadline)": 2}));
 }
 
 #[test]
 fn at_a_rate_latency_counts_the_time_in_line() {
     let server = Plugd::start(EVERYTHING);
     // Each call takes at least 50 ms, and one is due every 10 ms: the last waits for those before it.
-    let (code, report) = report(&server, "shell argv:=[\"sleep\",\"0.05\"] --rate 100 -n 20");
+    let (code, report) = report(&server, "shell.exec argv:=[\"sleep\",\"0.05\"] --rate 100 -n 20");
     assert_eq!((code, &report["right"]), (Some(0), &json!(20)));
     let max_us = report["latency_us"]["max"].as_f64().expect("a number");
     assert!(max_us >= 20.0 * 50_000.0 - 19.0 * 10_000.0, "{report}");
@@ -205,9 +218,20 @@ fn a_rate_is_kept_and_not_exceeded() {
 #[test]
 fn a_rate_that_is_not_reached_says_so() {
     let server = Plugd::start(EVERYTHING);
-    let (code, report) = report(&server, "shell argv:=[\"sleep\",\"0.1\"] --rate 1000 -d 300ms");
+    let (code, report) = report(&server, "shell.exec argv:=[\"sleep\",\"0.1\"] --rate 1000 -d 300ms");
     assert_eq!(code, Some(0));
     assert!(report["unsent"].as_u64().expect("a number") > 200, "{report}");
+}
+
+#[test]
+fn at_a_rate_no_more_than_what_is_due_is_sent_and_nothing_is_forgotten() {
+    let server = Plugd::start(EVERYTHING);
+    for mode in ["", "-p 4", "--stream", "--fresh"] {
+        let (code, report) = report(&server, &format!("echo --rate 200 -d 300ms -c 3 --threads 2 {mode}"));
+        assert_eq!(code, Some(0), "{report}");
+        let sum = ["right", "unsent"].map(|name| report[name].as_u64().expect("a number")).iter().sum::<u64>();
+        assert_eq!(sum, 60, "{mode}: {report}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,13 +24,13 @@ const RESIDENT_KIB_MAX: u64 = 64 << 10;
 const CHUNK_LEN: usize = 256 << 10;
 
 /// A caller without any manners of its own, that waits for nothing.
-struct Caller {
-    stream: TcpStream,
+pub(crate) struct Caller {
+    pub(crate) stream: TcpStream,
 }
 
 impl Caller {
     /// Opens a call.
-    fn open(server: &Plugd, command: &str, args: &Value) -> Caller {
+    pub(crate) fn open(server: &Plugd, command: &str, args: &Value) -> Caller {
         let address = server.address.strip_prefix("tcp://").expect("a TCP address");
         let mut stream = TcpStream::connect(address).expect("a listening server");
         stream.set_read_timeout(Some(PATIENCE)).expect("a connected socket");
@@ -46,11 +47,11 @@ impl Caller {
         self.stream.write_all(&[&header.encode()[..], payload].concat())
     }
 
-    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         bytes.chunks(CHUNK_LEN).try_for_each(|chunk| self.frame(FrameHeader::new(Kind::Data, 0), chunk))
     }
 
-    fn end_input(&mut self) -> io::Result<()> {
+    pub(crate) fn end_input(&mut self) -> io::Result<()> {
         self.frame(FrameHeader::new(Kind::EndOfInput, 0), b"")
     }
 
@@ -67,15 +68,29 @@ impl Caller {
     }
 
     /// The handler's own header.
-    fn head(&mut self) -> Value {
+    pub(crate) fn head(&mut self) -> Value {
         let header = self.next().expect("a frame");
         assert_eq!(header.kind, Kind::Head);
         let payload = self.payload(header).expect("a whole frame");
         serde_json::from_slice(&payload).expect("JSON")
     }
 
+    /// The content of a call's one message, and how the call ended.
+    pub(crate) fn content(&mut self) -> (Vec<u8>, End) {
+        let mut content = Vec::new();
+        loop {
+            let header = self.next().expect("a frame");
+            let payload = self.payload(header).expect("a whole frame");
+            match header.kind {
+                Kind::Data => content.extend(payload),
+                Kind::End => return (content, End::decode(&payload).expect("a good end")),
+                _ => {}
+            }
+        }
+    }
+
     /// The end of the call.
-    fn end(&mut self) -> End {
+    pub(crate) fn end(&mut self) -> End {
         loop {
             let header = self.next().expect("a frame");
             let payload = self.payload(header).expect("a whole frame");
@@ -93,7 +108,7 @@ fn resident_kib_max(server: &Plugd) -> u64 {
 }
 
 /// Bytes that no short period repeats, so that a piece out of place shows.
-fn sample(len: usize) -> Vec<u8> {
+pub(crate) fn sample(len: usize) -> Vec<u8> {
     (0..len).map(|index| (index as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect()
 }
 
@@ -142,6 +157,45 @@ fn a_file_of_five_gibibytes_and_a_byte_takes_little_memory() {
 }
 
 #[test]
+fn what_lies_beyond_five_gibibytes_is_carried_on_and_copied() {
+    let server = Plugd::start(EVERYTHING);
+    let size = (5u64 << 30) + 1;
+    let args = |resume: bool| json!({ "path": "f", "token": "t", "algorithm": "none", "durability": "none", "resume": resume });
+    let mut caller = Caller::open(&server, "files.put", &args(false));
+    caller.send(&sample(CHUNK_LEN)).expect("an open connection");
+    wait_until("the upload to arrive", || kept_len(&server.file("")) > 0);
+    caller.stream.shutdown(Shutdown::Write).expect("an open connection");
+    // The server has let go of it when it closes the connection; then it grows by a hole.
+    let _ = io::copy(&mut caller.stream, &mut io::sink());
+    let kept = uploads(&server.file("")).join(&left(&server.file(""))[0]);
+    fs::OpenOptions::new().write(true).open(&kept).and_then(|file| file.set_len(size - 1)).expect("a sparse file");
+    let mut caller = Caller::open(&server, "files.put", &args(true));
+    assert_eq!(caller.head()["offset"], size - 1);
+    caller.send(b"!").expect("an open connection");
+    caller.end_input().expect("an open connection");
+    let end = caller.end();
+    assert!(end.status.is_ok(), "{}", end.status);
+    let receipt = end.trailer.expect("a receipt");
+    assert_eq!((&receipt["bytes"], &receipt["size"]), (&json!(1), &json!(size)));
+
+    let ask = |command: &str, args: Value| {
+        let mut caller = Caller::open(&server, command, &args);
+        caller.end_input().expect("an open connection");
+        let (content, end) = caller.content();
+        assert!(end.status.is_ok(), "{command} {args}: {}", end.status);
+        content
+    };
+    ask("files.copy", json!({ "from": "f", "to": "copy" }));
+    assert!(fs::metadata(server.file("copy")).expect("a copy").blocks() * 512 < 16 << 20, "a hole stays one");
+    assert_eq!(ask("files.get", json!({ "path": "copy", "offset": size - 3, "algorithm": "none" })), b"\0\0!");
+    assert_eq!(ask("files.get", json!({ "path": "f", "offset": (4u64 << 30) - 1, "length": 2 })), b"\0\0");
+    let line: Value = serde_json::from_slice(&ask("files.stat", json!({ "path": "copy" }))).expect("JSON");
+    assert_eq!(line["size"], size);
+    let resident_kib = resident_kib_max(&server);
+    assert!(resident_kib < RESIDENT_KIB_MAX, "{resident_kib} KiB");
+}
+
+#[test]
 fn an_upload_takes_little_memory() {
     let server = Plugd::start(EVERYTHING);
     let (chunk, chunks) = (sample(CHUNK_LEN), 1024);
@@ -167,7 +221,7 @@ fn a_server_that_is_killed_anywhere_in_a_put_leaves_the_old_file_or_the_new_one(
     for _ in 0..50 {
         fs::write(&file, &old).expect("a file");
         let mut server = serve(&root);
-        assert_eq!(left(&root), [""; 0], "swept at the start; seed {seed}");
+        assert_eq!(left(root.path()), [""; 0], "swept at the start; seed {seed}");
         // Half of the points lie in the input, and half in the moment behind its end.
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let (point, pause_ns) = ((random >> 33) as usize % (2 * new.len()), (random >> 40) % 10_000_000);
@@ -184,15 +238,15 @@ fn a_server_that_is_killed_anywhere_in_a_put_leaves_the_old_file_or_the_new_one(
         replaced += usize::from(content == new);
     }
     drop(serve(&root));
-    assert_eq!((names(root.path()), left(&root)), (vec![".plugd-uploads".into(), "f".into()], vec![]));
+    assert_eq!((names(root.path()), left(root.path())), (vec![".plugd-uploads".into(), "f".into()], vec![]));
     assert!(replaced < 50, "none was struck in time; seed {seed}");
 }
 
-fn uploads(root: &TempDir) -> std::path::PathBuf {
-    root.path().join(".plugd-uploads")
+fn uploads(root: &Path) -> std::path::PathBuf {
+    root.join(".plugd-uploads")
 }
 
-fn left(root: &TempDir) -> Vec<String> {
+fn left(root: &Path) -> Vec<String> {
     if uploads(root).exists() { names(&uploads(root)) } else { Vec::new() }
 }
 
@@ -206,7 +260,7 @@ fn a_put_outlives_its_connection_and_its_server() {
     let mut server = serve(&root);
     let mut caller = Caller::open(&server, "files.put", &args(false));
     caller.send(&content[..3_000_000]).expect("an open connection");
-    wait_until("the upload to arrive", || kept_len(&root) > 1_000_000);
+    wait_until("the upload to arrive", || kept_len(root.path()) > 1_000_000);
     drop(caller);
     let mut before = 0;
     for kills in 0..3 {
@@ -216,7 +270,7 @@ fn a_put_outlives_its_connection_and_its_server() {
         before = offset;
         if kills < 2 {
             caller.send(&content[offset..3_500_000]).expect("an open connection");
-            wait_until("more to arrive", || kept_len(&root) > offset as u64 || offset >= 3_000_000);
+            wait_until("more to arrive", || kept_len(root.path()) > offset as u64 || offset >= 3_000_000);
             server.kill();
             server = serve(&root);
             continue;
@@ -228,11 +282,11 @@ fn a_put_outlives_its_connection_and_its_server() {
         assert_eq!(end.trailer.expect("a receipt")["resumed_from"], offset);
     }
     assert!(fs::read(root.path().join("f")).expect("a file") == content);
-    assert_eq!(left(&root), [""; 0]);
+    assert_eq!(left(root.path()), [""; 0]);
 }
 
 /// How many bytes of the only upload are kept.
-fn kept_len(root: &TempDir) -> u64 {
+fn kept_len(root: &Path) -> u64 {
     let names = left(root);
     names.first().map_or(0, |name| fs::metadata(uploads(root).join(name)).map_or(0, |metadata| metadata.len()))
 }

@@ -1,6 +1,7 @@
 //! `plug sync`: alike on both sides, and nothing lost on the way.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -166,6 +167,23 @@ fn what_is_something_else_there_is_told_and_kept() {
     let synced = server.run(["sync", "--push", "here", "there", "--delete"]);
     assert_eq!(synced.code, Some(64 + 9), "{synced:?}");
     assert!(there.join("a/b").exists() && there.join("extra").exists());
+}
+
+#[test]
+fn a_directory_in_the_place_of_a_skipped_link_is_not_emptied() {
+    for is_push in [true, false] {
+        let (server, here, there) = world();
+        let (source, destination) = if is_push { (&here, &there) } else { (&there, &here) };
+        let args = if is_push { ["sync", "--push", "here", "there"] } else { ["sync", "--pull", "there", "here"] };
+        write(source.join("real/f"), "f");
+        symlink("real", source.join("link")).expect("a link");
+        write(destination.join("link/only/copy"), "kept");
+        write(destination.join("extra"), "extra");
+        let synced = server.run(args.iter().chain(&["--delete"]));
+        assert_eq!(synced.code, Some(0), "{synced:?}");
+        assert!(synced.stderr.contains("link: skipped"), "{synced:?}");
+        assert!(destination.join("link/only/copy").exists() && !destination.join("extra").exists(), "{synced:?}");
+    }
 }
 
 #[test]

@@ -64,14 +64,14 @@ fn one_envelope_holds_results_and_errors_alike() {
 #[test]
 fn arguments_come_as_strings_as_json_or_as_a_whole() {
     let server = Plugd::start(EVERYTHING);
-    let by_json = server.run(["call", "shell", "argv:=[\"echo\",\"a b;$(id)\"]"]);
+    let by_json = server.run(["call", "shell.exec", "argv:=[\"echo\",\"a b;$(id)\"]"]);
     assert_eq!((by_json.code, by_json.text()), (Some(0), "a b;$(id)\n"));
-    let whole = server.run(["call", "shell", "--args", "{\"argv\":[\"echo\",\"x\"]}"]);
+    let whole = server.run(["call", "shell.exec", "--args", "{\"argv\":[\"echo\",\"x\"]}"]);
     assert_eq!((whole.code, whole.text()), (Some(0), "x\n"));
-    let wrong = server.run(["call", "shell", "argv=echo"]);
+    let wrong = server.run(["call", "shell.exec", "argv=echo"]);
     assert_eq!(wrong.code, Some(64 + 3));
     assert!(wrong.stderr.contains("argument \"argv\": invalid type: string"), "{}", wrong.stderr);
-    let unknown = server.run(["call", "shell", "agrv:=[]"]);
+    let unknown = server.run(["call", "shell.exec", "agrv:=[]"]);
     assert!(unknown.stderr.contains("unknown argument \"agrv\"; did you mean \"argv\"?"), "{}", unknown.stderr);
 }
 
@@ -79,7 +79,7 @@ fn arguments_come_as_strings_as_json_or_as_a_whole() {
 fn list_describe_and_ping_say_what_is_there() {
     let server = Plugd::start(EVERYTHING);
     let list = server.run(["list"]);
-    for word in ["echo", "files.get", "files.put", "shell", "upper"] {
+    for word in ["echo", "files.get", "files.put", "shell.exec", "upper"] {
         assert!(list.text().contains(word), "{word} in {}", list.text());
     }
     let description = server.run(["describe", "files"]);
@@ -103,7 +103,7 @@ fn failures_before_a_call_have_codes_of_their_own() {
 #[test]
 fn a_timeout_is_a_deadline() {
     let server = Plugd::start(EVERYTHING);
-    let outcome = server.run(["--timeout", "100ms", "call", "shell", "argv:=[\"sleep\",\"1000\"]"]);
+    let outcome = server.run(["--timeout", "100ms", "call", "shell.exec", "argv:=[\"sleep\",\"1000\"]"]);
     assert_eq!(outcome.code, Some(64 + 4), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("deadline"), "{}", outcome.stderr);
 }

@@ -14,7 +14,7 @@ use super::{bench, call, describe, directory, jobs, list, ping};
 use crate::{Client, ClientError, Exchange, Open, REPLY_LEN_MAX, Reply, ServerAddress, Status};
 
 /// How much longer than its deadline a call is waited for: the server's own word on it is worth more than ours.
-const DEADLINE_SLACK: Duration = Duration::from_millis(500);
+pub(crate) const DEADLINE_SLACK: Duration = Duration::from_millis(500);
 
 /// How long a call that was given up is waited for.
 const ABANDON_PATIENCE: Duration = Duration::from_secs(1);

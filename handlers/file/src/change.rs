@@ -67,11 +67,14 @@ pub(crate) async fn mkdir(shared: &Arc<Shared>, call: &mut Call) -> Result<(), S
     let shared = Arc::clone(shared);
     blocking(move || {
         let path = path.as_path();
+        let durable = shared.settings.durability == Durability::Full;
         if parents {
-            return shared.root.make_dirs(path, shared.settings.durability == Durability::Full);
+            return shared.root.make_dirs(path, durable);
         }
         let place = shared.root.place(path)?;
-        mkdirat(&place.dir, &place.name, Mode::from_raw_mode(0o777)).map_err(|error| refusal::of(path, error))
+        let made = mkdirat(&place.dir, &place.name, Mode::from_raw_mode(0o777));
+        let made = made.and_then(|()| if durable { place.sync_dir() } else { Ok(()) });
+        made.map_err(|error| refusal::of(path, error))
     })
     .await
 }
@@ -90,7 +93,8 @@ pub(crate) async fn mv(shared: &Arc<Shared>, call: &mut Call) -> Result<(), Stat
             true => shared.root.place(to.as_path())?,
             false => shared.root.target(to.as_path())?.0,
         };
-        let _guard = shared.publisher.lock(&target)?;
+        let _guards = shared.publisher.lock_both(&source, &target)?;
+        let moved = source.meta()?;
         let found = target.find()?;
         refuse_to_replace(&target, found.as_ref(), &moved, no_clobber)?;
         let names = ((source.dir.as_fd(), Path::new(&source.name)), (target.dir.as_fd(), Path::new(&target.name)));
@@ -99,7 +103,9 @@ pub(crate) async fn mv(shared: &Arc<Shared>, call: &mut Call) -> Result<(), Stat
             ((from, old), (to, new)) => renameat(from, old, to, new),
         };
         renamed.map_err(|error| refuse_rename(&source, &target, error))?;
-        shared.space.change(0, found.filter(Meta::is_file).map_or(0, |meta| meta.size()));
+        // Renamed to another name of its own, a file stays under both.
+        let replaced = found.filter(|meta| meta.is_file() && !meta.identity.is_same_file(&moved.identity));
+        shared.space.change(0, replaced.map_or(0, |meta| meta.size()));
         if shared.settings.durability == Durability::Full {
             target.sync_dir().and_then(|()| source.sync_dir()).map_err(|error| refusal::of(to.as_path(), error))?;
         }
@@ -142,7 +148,10 @@ pub(crate) async fn rm(shared: &Arc<Shared>, call: &mut Call) -> Result<(), Stat
         match place.meta()? {
             meta if meta.is_dir() && recursive => return Ok(Some(Removal::new(shared, place))),
             meta if meta.is_dir() => remove_dir(&place.dir, &place.name),
-            meta => remove_file(&shared, &place, &meta),
+            _ => {
+                let _guard = shared.publisher.lock(&place)?;
+                remove_file(&shared, &place, &place.meta()?)
+            }
         }
         .map_err(|error| refusal::of(path.as_path(), error))?;
         Ok(None)
@@ -170,7 +179,7 @@ fn remove_dir(dir: impl AsFd, name: &OsStr) -> Result<(), Errno> {
 }
 
 fn note_removed(shared: &Shared, meta: &Meta) {
-    if meta.is_file() && meta.links == 1 {
+    if meta.is_file() {
         shared.space.change(0, meta.size());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use plugd_core::{Call, Status};
 
 use crate::Shared;
-use crate::blocking::{blocking, while_called};
+use crate::blocking::{Parked, blocking, while_called};
 use crate::change::FromToArgs;
 use crate::digest::Algorithm;
 use crate::put::{Order, Receipt, Upload};
@@ -33,12 +33,12 @@ pub(crate) async fn copy(shared: &Arc<Shared>, call: &mut Call) -> Result<(), St
         (upload, copied) = while_called(call, step).await?;
         position += copied;
     }
-    let receipt = blocking(move || finish(&source, upload)).await?;
+    let receipt = blocking(move || finish(&source, upload.take())).await?;
     call.set_trailer(&receipt)
 }
 
-fn prepare(shared: &Arc<Shared>, args: &FromToArgs) -> Result<(Arc<Source>, Upload), Status> {
-    let source = Source::new(args.from.as_path(), shared.root.open_file(args.from.as_path())?);
+fn prepare(shared: &Arc<Shared>, args: &FromToArgs) -> Result<(Arc<Source>, Parked<Upload>), Status> {
+    let source = Source::new(args.from.as_path(), shared.root.open_file(args.from.as_path())?)?;
     let order = Order {
         path: args.to.as_path().to_owned(),
         size: Some(source.meta().size()),
@@ -50,7 +50,7 @@ fn prepare(shared: &Arc<Shared>, args: &FromToArgs) -> Result<(Arc<Source>, Uplo
         durability: shared.settings.durability,
     };
     let upload = Upload::prepare(shared, order, None, false, false)?;
-    Ok((source, upload))
+    Ok((source, Parked::new(upload)))
 }
 
 fn finish(source: &Source, upload: Upload) -> Result<Receipt, Status> {

@@ -37,7 +37,6 @@ pub(crate) struct Time {
 pub(crate) struct Meta {
     pub(crate) kind: Kind,
     pub(crate) mode: u32,
-    pub(crate) links: u64,
     /// Which file it is and in which state; its size is part of it.
     pub(crate) identity: Identity,
 }
@@ -77,7 +76,6 @@ impl From<&Stat> for Meta {
                 _ => Kind::Other,
             },
             mode: stat.st_mode as u32 & MODE_BITS,
-            links: stat.st_nlink as u64,
             identity: Identity {
                 device: stat.st_dev as u64,
                 inode: stat.st_ino as u64,

@@ -21,6 +21,10 @@ use crate::{SMALL_LEN, Shared};
 /// everything twice.
 const HASH_LEAD_MAX: u64 = 8 << 20;
 
+/// Up to this length, in bytes, a file is read and summed up between the frames of other connections: tens of
+/// microseconds.
+const AT_ONCE_LEN_MAX: u64 = 16 << 10;
+
 /// How many bytes are brought into memory ahead of what is sent.
 const PART_LEN: u64 = 1 << 20;
 
@@ -79,9 +83,13 @@ pub(crate) async fn get(shared: &Arc<Shared>, call: &mut Call) -> Result<(), Sta
     let algorithm = if length.is_some() { Algorithm::None } else { algorithm };
     let if_match = shared.settings.version(if_match)?;
     let if_none_match = shared.settings.version(if_none_match)?;
-    let found = {
-        let shared = Arc::clone(shared);
-        blocking(move || Found::open(&shared, &path, algorithm, offset, length)).await?
+    let asked = Asked { path, algorithm, offset, length };
+    let found = match Found::at_once(shared, &asked) {
+        Some(found) => found,
+        None => {
+            let shared = Arc::clone(shared);
+            blocking(move || Found::open(&shared, &asked)).await?
+        }
     };
     let source = &found.source;
     if !is_version(shared, call, source, if_match).await?.unwrap_or(true) {
@@ -111,6 +119,15 @@ async fn is_version(
     }
 }
 
+/// What is to be sent.
+#[derive(Debug)]
+struct Asked {
+    path: PathText,
+    algorithm: Algorithm,
+    offset: u64,
+    length: Option<u64>,
+}
+
 /// A file that is about to be sent.
 #[derive(Debug)]
 struct Found {
@@ -124,41 +141,54 @@ struct Found {
 }
 
 impl Found {
-    /// Opens the file. A small one is read at once, so that all of it costs one change of threads.
-    fn open(
-        shared: &Shared,
-        path: &PathText,
-        algorithm: Algorithm,
-        offset: u64,
-        length: Option<u64>,
-    ) -> Result<Found, Status> {
-        let source = Source::new(path.as_path(), shared.root.open_file(path.as_path())?);
-        let size = source.meta().size();
+    /// Opens and reads a tiny file whose name and content the system has in its memory; nothing when it has not, or when
+    /// anything is unusual. It never waits, so many such files are sent together and without a change of threads.
+    fn at_once(shared: &Shared, asked: &Asked) -> Option<Found> {
+        let path = asked.path.as_path();
+        let source = Source::settled(path, shared.root.open_cached_file(path)?)?;
+        if source.meta().size() > AT_ONCE_LEN_MAX {
+            return None;
+        }
+        let found = Found::of(shared, asked, source).ok()?;
+        let content = found.source.read_cached(0..found.source.meta().size())?;
+        found.holding(shared, asked, content).ok()
+    }
+
+    /// Opens the file. A small one is read as well, so that all of it costs one change of threads.
+    fn open(shared: &Shared, asked: &Asked) -> Result<Found, Status> {
+        let path = asked.path.as_path();
+        let found = Found::of(shared, asked, Source::new(path, shared.root.open_file(path)?)?)?;
+        let size = found.source.meta().size();
+        if size > SMALL_LEN {
+            return Ok(found);
+        }
+        let content = found.source.read(0..size)?;
+        found.holding(shared, asked, content)
+    }
+
+    fn of(shared: &Shared, asked: &Asked, source: Arc<Source>) -> Result<Found, Status> {
+        let (size, offset) = (source.meta().size(), asked.offset);
         if offset > size {
             let message = format!("offset {offset} lies beyond the file; allowed: up to {size}");
             return Err(Status::out_of_range("bad-offset", message));
         }
-        let range = offset..length.map_or(size, |length| offset.saturating_add(length).min(size));
-        let digest = shared.digests.find(&source.meta().identity, algorithm);
-        let mut found = Found { source, range, content: None, digest };
-        if size <= SMALL_LEN {
-            found.read(shared, algorithm)?;
-        }
-        Ok(found)
+        let range = offset..asked.length.map_or(size, |length| offset.saturating_add(length).min(size));
+        let digest = shared.digests.find(&source.meta().identity, asked.algorithm);
+        Ok(Found { source, range, content: None, digest })
     }
 
-    fn read(&mut self, shared: &Shared, algorithm: Algorithm) -> Result<(), Status> {
-        let source = &self.source;
-        let content = Bytes::from(source.read(0..source.meta().size())?);
+    /// Takes over the content of the whole file, as it was read a moment ago.
+    fn holding(mut self, shared: &Shared, asked: &Asked, content: Vec<u8>) -> Result<Found, Status> {
+        let (source, content) = (&self.source, Bytes::from(content));
         source.ensure_unchanged()?;
         if self.digest.is_none() {
-            let mut hasher = Hasher::new(algorithm);
+            let mut hasher = Hasher::new(asked.algorithm);
             hasher.update(&content);
             self.digest = hasher.finish();
             self.digest.inspect(|digest| shared.digests.remember(&source.meta().identity, *digest));
         }
         self.content = Some(content.slice(self.range.start as usize..self.range.end as usize));
-        Ok(())
+        Ok(self)
     }
 
     fn head(&self, offset: u64, unchanged: bool) -> Head {

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::{ErrorKind, GlobBuilder, GlobSet};
 use plugd_core::{Call, Status};
 use rustix::fs::{Dir, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -154,7 +154,7 @@ pub(crate) async fn digest(shared: &Arc<Shared>, call: &mut Call) -> Result<(), 
     }
     let found = {
         let (shared, path) = (Arc::clone(shared), path.clone());
-        blocking(move || Ok(Source::new(path.as_path(), shared.root.open_file(path.as_path())?))).await?
+        blocking(move || Source::new(path.as_path(), shared.root.open_file(path.as_path())?)).await?
     };
     let digest = while_called(call, found.digest(shared, algorithm)).await?;
     let (size, etag) = (found.meta().size(), found.meta().identity.etag());
@@ -202,7 +202,7 @@ struct Level {
 }
 
 struct Pattern {
-    matcher: GlobMatcher,
+    matcher: GlobSet,
     of_path: bool,
 }
 
@@ -337,10 +337,18 @@ fn mtime_ns(meta: &Meta) -> i128 {
 
 impl Pattern {
     fn new(text: &str) -> Result<Pattern, Status> {
-        let glob = GlobBuilder::new(text).literal_separator(true).build();
-        let glob =
-            glob.map_err(|error| Status::invalid_argument("bad-glob", format!("bad glob {text:?}: {}", error.kind())))?;
-        Ok(Pattern { matcher: glob.compile_matcher(), of_path: text.contains('/') })
+        let refuse = |error: globset::Error| {
+            let found = match error.kind() {
+                // What the error says itself is as long as the pattern that was made of it.
+                ErrorKind::Regex(_) => "too large or too deeply nested".to_owned(),
+                kind => kind.to_string(),
+            };
+            Status::invalid_argument("bad-glob", format!("bad glob {text:?}: {found}"))
+        };
+        let glob = GlobBuilder::new(text).literal_separator(true).build().map_err(refuse)?;
+        // A single matcher would panic where a set of one says what is wrong.
+        let matcher = GlobSet::builder().add(glob).build().map_err(refuse)?;
+        Ok(Pattern { matcher, of_path: text.contains('/') })
     }
 
     fn matches(&self, path: &Path, name: &OsStr) -> bool {

@@ -6,15 +6,17 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use plugd_core::Status;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::blocking::blocking;
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::entry::Meta;
+use crate::entry::{Meta, Time};
 use crate::version::Version;
 use crate::{Shared, refusal};
 
@@ -23,6 +25,9 @@ const CHUNK_LEN: usize = 256 << 10;
 
 /// How many bytes Linux reads ahead at once, unless told otherwise.
 const READ_AHEAD_LEN: usize = 128 << 10;
+
+/// The longest time between two ticks of the clock that a file system takes its times from.
+const TICK_MAX: Duration = Duration::from_millis(10);
 
 /// How many bytes are summed up before the caller may stop it: a few milliseconds' work.
 pub(crate) const HASH_STEP_LEN: u64 = 4 << 20;
@@ -36,8 +41,29 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub(crate) fn new(path: &Path, (file, meta): (File, Meta)) -> Arc<Source> {
-        Arc::new(Source { path: path.to_owned(), file: Arc::new(file), meta })
+    /// A file that was just opened. It waits for the next tick of the file system's clock when the file changed in this
+    /// one: before Linux 6.13, and on some file systems since, another change in the same tick would not show.
+    pub(crate) fn new(path: &Path, (file, meta): (File, Meta)) -> Result<Arc<Source>, Status> {
+        let mut source = Source { path: path.to_owned(), file: Arc::new(file), meta };
+        let start = Instant::now();
+        // A clock that was set back, or is another machine's, is not waited for.
+        while !source.look().map_err(|error| refusal::of(path, error))? && start.elapsed() < TICK_MAX {
+            std::thread::sleep(TICK_MAX / 20);
+        }
+        Ok(Arc::new(source))
+    }
+
+    /// As [`new`](Source::new), when there is nothing to wait for; nothing when there is, or when it fails.
+    pub(crate) fn settled(path: &Path, (file, meta): (File, Meta)) -> Option<Arc<Source>> {
+        let mut source = Source { path: path.to_owned(), file: Arc::new(file), meta };
+        source.look().ok()?.then(|| Arc::new(source))
+    }
+
+    /// Asks what the file is; whether its next change is sure to show.
+    fn look(&mut self) -> rustix::io::Result<bool> {
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        self.meta = Meta::of(&self.file)?;
+        Ok(self.meta.identity.ctime < Time { s: now.tv_sec, ns: now.tv_nsec as u32 })
     }
 
     pub(crate) fn meta(&self) -> &Meta {
@@ -89,6 +115,13 @@ impl Source {
         Ok(bytes)
     }
 
+    /// As [`read`](Source::read), when that needs no waiting; nothing when it does, or when it fails.
+    pub(crate) fn read_cached(&self, range: Range<u64>) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        let read = preadv2(&self.file, &mut [IoSliceMut::new(&mut bytes)], range.start, ReadWriteFlags::NOWAIT);
+        (read == Ok(bytes.len())).then_some(bytes)
+    }
+
     /// Sums up exactly `range`.
     pub(crate) fn hash(&self, range: Range<u64>, hasher: &mut Hasher) -> Result<(), Status> {
         let mut chunk = vec![0; CHUNK_LEN.min((range.end - range.start) as usize)];
@@ -112,8 +145,15 @@ impl Source {
 
     /// Copies up to `len_max` bytes from `position` on to the same position of another file, within the kernel where it
     /// can, and leaves out the holes; returns how far it came.
-    pub(crate) fn copy_to(&self, target: &mut File, position: u64, len_max: u64) -> Result<u64, Status> {
+    pub(crate) fn copy_to(
+        &self,
+        (path, target): (&Path, &mut File),
+        position: u64,
+        len_max: u64,
+    ) -> Result<u64, Status> {
         let size = self.meta.size();
+        // What is read is at hand; it is the target that has no room.
+        let refuse_target = |error: io::Error| refusal::of(path, error);
         let refuse = |error: io::Error| refusal::of(&self.path, error);
         let start = match seek(&self.file, SeekFrom::Data(position)) {
             Ok(start) => start.min(size),
@@ -126,11 +166,11 @@ impl Source {
             Err(Errno::NXIO) => size,
             Err(error) => return Err(refuse(error.into())),
         };
-        target.set_len(start).map_err(refuse)?;
+        target.set_len(start).map_err(refuse_target)?;
         let mut from = &*self.file;
         from.seek(io::SeekFrom::Start(start)).map_err(refuse)?;
-        target.seek(io::SeekFrom::Start(start)).map_err(refuse)?;
-        let copied = io::copy(&mut from.take(end - start), target).map_err(refuse)?;
+        target.seek(io::SeekFrom::Start(start)).map_err(refuse_target)?;
+        let copied = io::copy(&mut from.take(end - start), target).map_err(refuse_target)?;
         if start + copied < end {
             return Err(self.changed());
         }
@@ -181,6 +221,33 @@ impl Source {
         match version {
             Version::Etag(etag) => Ok(self.meta.identity.etag() == *etag),
             Version::Digest(digest) => Ok(self.digest(shared, digest.algorithm()).await? == *digest),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_looked_at_when_its_next_change_is_sure_to_show() {
+        let world = tempfile::tempdir().expect("a directory");
+        let path = world.path().join("a");
+        for _ in 0..20 {
+            fs::write(&path, "hello").expect("a file");
+            let mut file = File::options().write(true).open(&path).expect("a file");
+            let read = File::open(&path).expect("a file");
+            let meta = Meta::of(&read).expect("an open file");
+            let source = Source::new(&path, (read, meta)).expect("an open file");
+            let now = clock_gettime(ClockId::RealtimeCoarse);
+            let ctime = source.meta.identity.ctime;
+            assert!(ctime < Time { s: now.tv_sec, ns: now.tv_nsec as u32 }, "the next change has a later time");
+            source.ensure_unchanged().expect("no change yet");
+            file.write_all(b"jello").expect("room");
+            assert_eq!(source.ensure_unchanged().expect_err("a change").reason(), "source-changed");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Counts the bytes below the root against the plugin's quota, and asks the file system for the rest.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use plugd_core::{Call, Status};
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::blocking::blocking;
-use crate::entry::json_line;
+use crate::entry::{Meta, json_line};
 use crate::put::partial;
 use crate::root::{Root, UPLOADS_NAME, beneath, meta_at};
 use crate::{Shared, refusal};
@@ -49,11 +49,13 @@ pub(crate) async fn df(shared: &Arc<Shared>, call: &mut Call) -> Result<(), Stat
     call.send(line.await?).await
 }
 
-/// The bytes of all files below a root, kept only when there is a quota.
+/// The bytes of all files below a root, each under each of its names, kept only when there is a quota.
 #[derive(Debug)]
 pub(crate) struct Space {
     quota: Option<u64>,
     state: Mutex<State>,
+    /// Held while the files are counted, which may take long; the state is not.
+    counting: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -61,50 +63,93 @@ struct State {
     /// The bytes of all files, and of the kept beginnings of uploads.
     used: u64,
     counted_at: Option<Instant>,
+    /// How much was added since the last count began: it may have missed that, and rather counts it twice until the next.
+    grown: u64,
     /// What running uploads may still add.
     reserved: u64,
+    /// The files that running uploads will replace. The room of each is lent to one upload, or many at once would have
+    /// it many times.
+    lent: HashSet<(u64, u64)>,
+}
+
+impl State {
+    fn is_fresh(&self) -> bool {
+        self.counted_at.is_some_and(|at| at.elapsed() <= COUNT_AGE_MAX)
+    }
+
+    fn taken(&self) -> u64 {
+        self.used.saturating_add(self.reserved)
+    }
+
+    fn change(&mut self, added: u64, removed: u64) {
+        self.used = self.used.saturating_add(added).saturating_sub(removed);
+        self.grown = self.grown.saturating_add(added.saturating_sub(removed));
+    }
 }
 
 impl Space {
     pub(crate) fn new(quota: Option<u64>) -> Arc<Space> {
-        Arc::new(Space { quota, state: Mutex::default() })
+        Arc::new(Space { quota, state: Mutex::default(), counting: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn used(&self, root: &Root) -> Result<Option<u64>, Status> {
-        match self.quota {
-            Some(_) => self.counted(root).map(|state| Some(state.used.saturating_add(state.reserved))),
-            None => Ok(None),
+    /// What is taken of the quota: by files, by kept uploads, and by running ones.
+    pub(crate) fn used(&self, root: &Root) -> Result<Option<u64>, Status> {
+        if self.quota.is_none() {
+            return Ok(None);
         }
+        self.count(root)?;
+        Ok(Some(self.lock().taken()))
     }
 
-    /// The state, counted anew when the last count is too old. Others wait meanwhile.
-    fn counted(&self, root: &Root) -> Result<MutexGuard<'_, State>, Status> {
-        let mut state = self.lock();
-        if state.counted_at.is_none_or(|at| at.elapsed() > COUNT_AGE_MAX) {
-            state.used = count(root).map_err(|error| refusal::of(Path::new("."), error))?;
-            state.counted_at = Some(Instant::now());
+    /// Counts anew when the last count is too old. Only the first one is waited for: while another call counts, the old
+    /// number does.
+    fn count(&self, root: &Root) -> Result<(), Status> {
+        let is_first = self.lock().counted_at.is_none();
+        let counting = match self.counting.try_lock() {
+            Err(TryLockError::WouldBlock) if is_first => self.counting.lock().unwrap_or_else(PoisonError::into_inner),
+            Err(TryLockError::WouldBlock) => return Ok(()),
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Ok(counting) => counting,
+        };
+        {
+            let mut state = self.lock();
+            if state.is_fresh() {
+                return Ok(());
+            }
+            state.grown = 0;
         }
-        Ok(state)
+        let counted = count(root).map_err(|error| refusal::of(Path::new("."), error))?;
+        let mut state = self.lock();
+        state.used = counted.saturating_add(state.grown);
+        state.counted_at = Some(Instant::now());
+        drop(counting);
+        Ok(())
     }
 
     /// Notes that files grew by `added` bytes and shrank, or went, by `removed`.
     pub(crate) fn change(&self, added: u64, removed: u64) {
         if self.quota.is_some() {
-            let mut state = self.lock();
-            state.used = state.used.saturating_add(added).saturating_sub(removed);
+            self.lock().change(added, removed);
         }
     }
 
-    /// Begins an upload, which replaces a file of `replaced` bytes.
-    pub(crate) fn reservation(self: &Arc<Space>, root: &Root, replaced: u64) -> Result<Reservation, Status> {
+    /// Begins an upload, which replaces what was found in its place.
+    pub(crate) fn reservation(self: &Arc<Space>, root: &Root, found: Option<&Meta>) -> Result<Reservation, Status> {
+        let mut reservation = Reservation { space: Arc::clone(self), lent: None, replaced: 0, reserved: 0 };
         if self.quota.is_some() {
-            drop(self.counted(root)?);
+            self.count(root)?;
+            if let Some(meta) = found.filter(|meta| meta.is_file()) {
+                let file = (meta.identity.device, meta.identity.inode);
+                if self.lock().lent.insert(file) {
+                    (reservation.lent, reservation.replaced) = (Some(file), meta.size());
+                }
+            }
         }
-        Ok(Reservation { space: Arc::clone(self), replaced, reserved: 0 })
+        Ok(reservation)
     }
 }
 
@@ -112,6 +157,9 @@ impl Space {
 #[derive(Debug)]
 pub(crate) struct Reservation {
     space: Arc<Space>,
+    /// The file whose room was lent to this upload.
+    lent: Option<(u64, u64)>,
+    /// The bytes of that file.
     replaced: u64,
     reserved: u64,
 }
@@ -126,7 +174,7 @@ impl Reservation {
         let Some(quota) = self.space.quota else { return Ok(()) };
         let more = size.saturating_sub(self.replaced).saturating_sub(self.reserved);
         let mut state = self.space.lock();
-        let taken = state.used.saturating_add(state.reserved);
+        let taken = state.taken();
         if more > 0 && taken.saturating_add(more) > quota {
             let left = quota.saturating_sub(taken);
             let message = format!("{more} bytes do not fit into the quota of {quota}; left: {left}");
@@ -136,13 +184,54 @@ impl Reservation {
         self.reserved += more;
         Ok(())
     }
+
+    /// Takes what a file of `size` bytes needs in the place of one of `replaced`, which may be another one than in the
+    /// beginning.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reservation::grow_to`].
+    pub(crate) fn replace(&mut self, size: u64, replaced: u64) -> Result<(), Status> {
+        self.replaced = self.replaced.min(replaced);
+        self.grow_to(size)
+    }
+
+    /// Turns what was taken into a file of `size` bytes, which has replaced one of `replaced`.
+    pub(crate) fn settle(&mut self, size: u64, replaced: u64) {
+        if self.space.quota.is_some() {
+            let space = Arc::clone(&self.space);
+            let mut state = space.lock();
+            self.give_back(&mut state);
+            state.change(size, replaced);
+        }
+    }
+
+    /// Turns what was taken into `len` bytes that are kept beside the file that they were to replace; whether they fit.
+    pub(crate) fn keep(&mut self, len: u64) -> bool {
+        let Some(quota) = self.space.quota else { return true };
+        let space = Arc::clone(&self.space);
+        let mut state = space.lock();
+        self.give_back(&mut state);
+        let fits = state.taken().saturating_add(len) <= quota;
+        if fits {
+            state.change(len, 0);
+        }
+        fits
+    }
+
+    fn give_back(&mut self, state: &mut State) {
+        state.reserved = state.reserved.saturating_sub(std::mem::take(&mut self.reserved));
+        if let Some(file) = self.lent.take() {
+            state.lent.remove(&file);
+        }
+    }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if self.reserved > 0 {
-            let mut state = self.space.lock();
-            state.reserved = state.reserved.saturating_sub(self.reserved);
+        if self.reserved > 0 || self.lent.is_some() {
+            let space = Arc::clone(&self.space);
+            self.give_back(&mut space.lock());
         }
     }
 }
@@ -178,4 +267,26 @@ fn count(root: &Root) -> Result<u64, Errno> {
 
 fn path_name(name: &std::ffi::CStr) -> &std::ffi::OsStr {
     std::os::unix::ffi::OsStrExt::from_bytes(name.to_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Symlinks;
+
+    #[test]
+    fn a_count_that_takes_long_keeps_nobody_waiting() {
+        let world = tempfile::tempdir().expect("a directory");
+        std::fs::write(world.path().join("a"), "hello").expect("a file");
+        let root = Root::open(world.path(), Symlinks::Inside).expect("a root");
+        let space = Space::new(Some(10));
+        assert_eq!(space.used(&root), Ok(Some(5)));
+        space.lock().counted_at = Instant::now().checked_sub(2 * COUNT_AGE_MAX);
+        let counting = space.counting.lock().expect("no panic");
+        std::fs::write(world.path().join("b"), "hi").expect("a file");
+        assert_eq!(space.used(&root), Ok(Some(5)), "the old number does meanwhile");
+        space.reservation(&root, None).and_then(|mut reservation| reservation.grow_to(5)).expect("room");
+        drop(counting);
+        assert_eq!(space.used(&root), Ok(Some(7)));
+    }
 }

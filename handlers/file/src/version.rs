@@ -18,6 +18,11 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
+    /// Whether it is the same file, in whichever state.
+    pub(crate) fn is_same_file(&self, other: &Identity) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
     /// The same in a short text that tells nothing about the server.
     pub(crate) fn etag(&self) -> String {
         let Identity { device, inode, size, mtime, ctime } = self;

@@ -24,7 +24,8 @@ pub(super) fn describe(
         let hint = did_you_mean(name, known);
         return Err(Failure::Refused(format!("no plugin and no handler {name:?}{hint}")));
     };
-    let description = introspection::describe(name, descriptor);
+    let operations = plugin.map_or(descriptor.operations(), |plugin| plugin.operations());
+    let description = introspection::describe(name, descriptor, operations);
     if json {
         return print(&format!("{description:#}\n"));
     }

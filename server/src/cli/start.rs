@@ -15,7 +15,8 @@ pub(super) fn start(cli: &Cli, registry: Registry) -> Result<(), Failure> {
     let origin = cli.source.origin()?;
     let config = config(&origin, &registry, &cli.listen)?;
     let filter = cli.log.as_deref().unwrap_or(&config.server.log);
-    logging::init(filter, cli.log_format.unwrap_or(config.server.log_format)).map_err(Failure::Refused)?;
+    let format = cli.log_format.unwrap_or(config.server.log_format);
+    logging::init(filter, format, &config.server.audit, &config.base_dir).map_err(Failure::Refused)?;
     info!(config = %origin.path().display(), version = env!("CARGO_PKG_VERSION"), "starting");
     if config.plugins.iter().all(|plugin| !plugin.enabled) {
         warn!("every plugin is disabled; enable one in the configuration");

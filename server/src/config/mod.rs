@@ -7,7 +7,9 @@ mod section;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use plugd_core::{Blueprint, NAME_LEN_MAX, Reading, Registry, did_you_mean, is_legal_name, read_settings};
+use plugd_core::{
+    Blueprint, Descriptor, NAME_LEN_MAX, Operation, Reading, Registry, did_you_mean, is_legal_name, read_settings,
+};
 use serde_json::Value;
 
 use self::document::{Document, position};
@@ -16,7 +18,7 @@ use crate::address::ListenAddress;
 use crate::handlers::SHIPPED;
 
 pub use self::error::{ConfigError, ConfigErrors};
-pub use self::section::{LogFormat, ServerSettings};
+pub use self::section::{AuditTarget, LogFormat, ServerSettings};
 
 /// The name that no plugin may take: the server itself answers under it.
 pub(crate) const RESERVED: &str = "plugd";
@@ -96,6 +98,13 @@ pub struct PluginConfig {
     /// How long a call may take; `None` means as long as the caller wants.
     pub deadline_max: Option<Duration>,
     pub(crate) blueprint: Blueprint,
+}
+
+impl PluginConfig {
+    /// What the plugin offers, which its settings may decide.
+    pub fn operations(&self) -> &[Operation] {
+        self.blueprint.operations()
+    }
 }
 
 /// A checked configuration.
@@ -191,8 +200,12 @@ impl Reader<'_> {
         let limits_errors = section.limits.check().err().unwrap_or_default();
         self.errors.extend(self.document.setting_errors(&limits_path, limits_errors));
         let handler = section.handler.clone().unwrap_or_else(|| name.clone());
-        self.check_exposure(&name, &handler, &section, server);
-        let blueprint = self.prepare(&name, &handler, &section)?;
+        let blueprint = self.prepare(&name, &handler, &section);
+        // Settings that cannot be say nothing of what the plugin would offer; then the handler's own word counts.
+        let described = self.registry.handler(&handler).map(Descriptor::operations);
+        let operations = blueprint.as_ref().map(Blueprint::operations).or(described).unwrap_or_default();
+        self.check_exposure(&name, operations, &section, server);
+        let blueprint = blueprint?;
         let PluginSection { enabled, limits, .. } = section;
         Some(PluginConfig { name, handler, enabled, deadline_max: limits.deadline, blueprint })
     }
@@ -209,16 +222,18 @@ impl Reader<'_> {
     }
 
     /// What changes or runs things stays on this machine unless the operator says otherwise, per plugin.
-    fn check_exposure(&mut self, name: &str, handler: &str, section: &PluginSection, server: Option<&ServerSettings>) {
+    fn check_exposure(
+        &mut self,
+        name: &str,
+        operations: &[Operation],
+        section: &PluginSection,
+        server: Option<&ServerSettings>,
+    ) {
         let exposed = server.and_then(|server| server.listen.iter().find(|address| !address.is_local()));
-        let has_effects = |name| {
-            let handler = self.registry.handler(name);
-            handler.is_some_and(|handler| handler.operations().iter().any(|operation| operation.effects()))
-        };
         if let Some(address) = exposed
             && section.enabled
             && !section.insecure
-            && has_effects(handler)
+            && operations.iter().any(Operation::effects)
         {
             let message = format!(
                 "plugins.{name} changes or runs things and would be open to everybody who reaches {address}; \

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -25,6 +26,19 @@ pub enum LogFormat {
     Text,
     /// A JSON object on each line.
     Json,
+}
+
+/// Where the lines of the audit go.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum AuditTarget {
+    /// Where the log goes, and filtered as it is.
+    #[default]
+    Log,
+    /// To the service manager's journal.
+    Journald,
+    /// To the end of this file, a JSON object a line; relative to the configuration file.
+    File(PathBuf),
 }
 
 /// The section `[server]`.
@@ -65,6 +79,8 @@ pub(super) struct ServerSection {
     log: String,
     /// How log lines look: text or json.
     log_format: LogFormat,
+    /// Where a line goes for each command that somebody asked for: log, journald, or file:PATH.
+    audit: String,
 }
 
 impl Default for ServerSection {
@@ -82,6 +98,7 @@ impl Default for ServerSection {
             workers: workers_default(),
             log: "info".to_owned(),
             log_format: LogFormat::Text,
+            audit: "log".to_owned(),
         }
     }
 }
@@ -118,6 +135,8 @@ pub struct ServerSettings {
     pub log: String,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Where the lines of the audit go. The program reads it, as it does `log`.
+    pub audit: AuditTarget,
 }
 
 impl ServerSection {
@@ -140,6 +159,7 @@ impl ServerSection {
             workers: checks.within("workers", self.workers, 1..=1024),
             log: self.log,
             log_format: self.log_format,
+            audit: checks.audit(&self.audit),
         };
         checks.log(&settings.log);
         if checks.0.is_empty() { Ok(settings) } else { Err(checks.0) }
@@ -185,6 +205,19 @@ impl Checks {
             }
         }
         addresses
+    }
+
+    fn audit(&mut self, text: &str) -> AuditTarget {
+        match (text, text.strip_prefix("file:")) {
+            ("log", _) => AuditTarget::Log,
+            ("journald", _) => AuditTarget::Journald,
+            (_, Some(path)) if !path.is_empty() && !path.contains('\0') => AuditTarget::File(path.into()),
+            _ => {
+                let message = format!("unknown target {text:?}; allowed: log, journald, file:PATH");
+                self.0.push(SettingError::new("audit", message));
+                AuditTarget::Log
+            }
+        }
     }
 
     fn log(&mut self, filter: &str) {

@@ -34,6 +34,16 @@ impl Handler for Evil {
                 call.send(line("good", &file)).await?;
                 Err(Status::permission_denied("no-access", "one directory cannot be read"))
             }
+            ("ls", "times") => {
+                for name in ["a", "b", "c"] {
+                    call.send(line(name, &file)).await?;
+                }
+                Ok(())
+            }
+            ("get", "times/a") => {
+                // No time has so many nanoseconds.
+                call.head(&json!({"size": CONTENT.len(), "mtime_s": 1, "mtime_ns": u32::MAX, "unchanged": true}))
+            }
             ("ls", _) => {
                 for name in NAMES {
                     call.send(line(name, &file)).await?;

@@ -3,6 +3,7 @@
 pub(crate) mod commands;
 pub(crate) mod demo;
 pub(crate) mod evil;
+pub(crate) mod fake;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use plugd_core::wire::{CHANNEL_MAIN, End, FRAME_HEADER_LEN, FrameHeader, FrameLimits, HELLO_LEN, Hello, Kind};
 
+use super::tally::Trouble;
 use crate::{ClientError, Status};
 
 /// What came of one request.
@@ -22,6 +23,15 @@ pub(crate) enum Unit {
     Message,
 }
 
+/// That the server takes no other call on a connection.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Closing {
+    /// It said so at the end of a call that failed, which was told already.
+    Told,
+    /// What is to be told if there was more to ask.
+    Untold(Trouble),
+}
+
 /// The answers on one connection, read as their bytes come, however those are cut.
 #[derive(Debug)]
 pub(crate) struct Answers {
@@ -29,16 +39,21 @@ pub(crate) struct Answers {
     /// The bytes on the main channel of each answer; `None` takes any.
     expected: Option<Bytes>,
     limits: FrameLimits,
+    awaited: Awaited,
     part: Part,
     /// The begun hello, frame header or END.
     begun: Vec<u8>,
-    /// How many bytes of the answer came so far.
+    /// How many bytes of the answer came so far, where there are any to compare with.
     len: usize,
     is_wrong: bool,
     /// How the one call ended whose messages are the answers.
     ended: Option<Status>,
-    is_closed: bool,
+    closing: Option<Closing>,
 }
+
+/// How many answers are still to come.
+#[derive(Debug)]
+struct Awaited(u64);
 
 /// What the next byte belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -51,8 +66,18 @@ enum Part {
 impl Answers {
     /// The answers on a connection whose hello was read already.
     pub(crate) fn new(unit: Unit, expected: Option<Bytes>, limits: FrameLimits) -> Answers {
-        let (part, begun) = (Part::Header, Vec::new());
-        Answers { unit, expected, limits, part, begun, len: 0, is_wrong: false, ended: None, is_closed: false }
+        Answers {
+            unit,
+            expected,
+            limits,
+            awaited: Awaited(0),
+            part: Part::Header,
+            begun: Vec::new(),
+            len: 0,
+            is_wrong: false,
+            ended: None,
+            closing: None,
+        }
     }
 
     /// The answers on a connection that begins with the server's hello.
@@ -65,14 +90,31 @@ impl Answers {
         self.ended.take()
     }
 
-    /// Whether the server has said that the connection takes no other call.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.is_closed
+    /// How the server has closed the connection, once it has.
+    pub(crate) fn closing(&self) -> Option<&Closing> {
+        self.closing.as_ref()
+    }
+
+    /// How many answers are still to come.
+    pub(crate) fn awaited(&self) -> u64 {
+        self.awaited.0
+    }
+
+    /// Awaits `count` more answers.
+    pub(crate) fn await_more(&mut self, count: u64) {
+        self.awaited.0 += count;
+    }
+
+    /// Awaits `count` answers no more, since nothing was sent for them.
+    pub(crate) fn await_fewer(&mut self, count: u64) {
+        self.awaited.0 -= count;
     }
 
     /// Takes what has arrived, and tells each verdict that it completes.
+    ///
+    /// What follows the server's last word is not looked at.
     pub(crate) fn take(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Verdict)) -> Result<(), ClientError> {
-        while !bytes.is_empty() {
+        while !bytes.is_empty() && self.closing.is_none() {
             bytes = match self.part {
                 Part::Hello => self.take_hello(bytes)?,
                 Part::Header => self.take_header(bytes, &mut tell)?,
@@ -120,7 +162,7 @@ impl Answers {
     ) -> Result<&'b [u8], ClientError> {
         let (taken, rest) = bytes.split_at(bytes.len().min(left));
         match header.kind {
-            Kind::Data if header.channel == CHANNEL_MAIN => self.compare(taken, tell),
+            Kind::Data if header.channel == CHANNEL_MAIN => self.compare(taken, tell)?,
             Kind::End => self.begun.extend_from_slice(taken),
             _ => {}
         }
@@ -131,57 +173,88 @@ impl Answers {
         Ok(rest)
     }
 
-    fn compare(&mut self, mut bytes: &[u8], tell: &mut impl FnMut(Verdict)) {
-        let Some(expected) = &self.expected else {
-            self.len += bytes.len();
-            return;
-        };
+    fn compare(&mut self, mut bytes: &[u8], tell: &mut impl FnMut(Verdict)) -> Result<(), ClientError> {
+        self.awaited.check()?;
+        let Some(expected) = &self.expected else { return Ok(()) };
         if self.unit == Unit::Call {
             let end = self.len + bytes.len();
             self.is_wrong |= expected.get(self.len..end) != Some(bytes);
             self.len = end;
-            return;
+            return Ok(());
         }
         while !bytes.is_empty() {
+            self.awaited.check()?;
             let end = expected.len().min(self.len + bytes.len());
             let (taken, rest) = bytes.split_at(end - self.len);
             self.is_wrong |= expected[self.len..end] != *taken;
             (self.len, bytes) = (end, rest);
             if end == expected.len() {
-                tell(if self.is_wrong { Verdict::Wrong } else { Verdict::Right });
+                let verdict = if self.is_wrong { Verdict::Wrong } else { Verdict::Right };
                 (self.len, self.is_wrong) = (0, false);
+                self.awaited.answer(verdict, tell)?;
             }
         }
+        Ok(())
     }
 
     fn end_frame(&mut self, header: FrameHeader, tell: &mut impl FnMut(Verdict)) -> Result<(), ClientError> {
         self.part = Part::Header;
         match header.kind {
-            Kind::Head => {}
+            Kind::Head => Ok(()),
             Kind::Data => {
                 let is_message = header.channel == CHANNEL_MAIN && !header.more;
-                if is_message && self.unit == Unit::Message && self.expected.is_none() {
-                    tell(Verdict::Right);
+                match is_message && self.unit == Unit::Message && self.expected.is_none() {
+                    true => self.awaited.answer(Verdict::Right, tell),
+                    false => Ok(()),
                 }
             }
-            Kind::End => self.end_call(header.close, tell)?,
-            kind => return Err(ClientError::Protocol(format!("{} not allowed from a server", kind.name()))),
+            Kind::End => self.end_call(header.close, tell),
+            kind => Err(ClientError::Protocol(format!("{} not allowed from a server", kind.name()))),
         }
-        Ok(())
     }
 
     fn end_call(&mut self, close: bool, tell: &mut impl FnMut(Verdict)) -> Result<(), ClientError> {
         let payload = std::mem::take(&mut self.begun);
         let status = End::decode(&payload)?.status;
+        if self.unit == Unit::Message {
+            self.ended = Some(status);
+            return Ok(());
+        }
+        if close {
+            self.closing = Some(match (status.is_ok(), self.awaited.0) {
+                (true, _) => Closing::Untold(Trouble::closed()),
+                (false, 0) => Closing::Untold(Trouble::of_status(&status)),
+                (false, _) => Closing::Told,
+            });
+            if self.awaited.0 == 0 {
+                return Ok(());
+            }
+        }
         let is_whole = self.expected.as_ref().is_none_or(|expected| expected.len() == self.len);
         let is_right = !std::mem::take(&mut self.is_wrong) && is_whole;
-        (self.len, self.is_closed) = (0, close);
-        match self.unit {
-            Unit::Message => self.ended = Some(status),
-            Unit::Call if !status.is_ok() => tell(Verdict::Failed(status)),
-            Unit::Call => tell(if is_right { Verdict::Right } else { Verdict::Wrong }),
-        }
+        self.len = 0;
+        let verdict = match status.is_ok() {
+            false => Verdict::Failed(status),
+            true if is_right => Verdict::Right,
+            true => Verdict::Wrong,
+        };
+        self.awaited.answer(verdict, tell)
+    }
+}
+
+impl Awaited {
+    fn answer(&mut self, verdict: Verdict, tell: &mut impl FnMut(Verdict)) -> Result<(), ClientError> {
+        self.check()?;
+        self.0 -= 1;
+        tell(verdict);
         Ok(())
+    }
+
+    fn check(&self) -> Result<(), ClientError> {
+        match self.0 {
+            0 => Err(ClientError::Protocol("more answers than requests".to_owned())),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -206,6 +279,7 @@ mod tests {
         let read = |piece_len: usize| {
             let mut answers = Answers::new(unit, expected.map(Bytes::from_static), FrameLimits::default());
             let mut verdicts = Vec::new();
+            answers.await_more(100);
             for piece in bytes.chunks(piece_len) {
                 answers.take(piece, |verdict| verdicts.push(verdict)).expect("good frames");
             }
@@ -265,10 +339,41 @@ mod tests {
     fn a_hello_comes_first_where_it_is_awaited() {
         let hello = Hello { data_len_max: 1 << 20 }.encode();
         let mut answers = Answers::new(Unit::Call, None, FrameLimits::default()).with_hello();
+        answers.await_more(1);
         let mut count = 0;
         for byte in [&hello[..], &end(Status::ok())].concat() {
             answers.take(&[byte], |_| count += 1).expect("a hello and an end");
         }
-        assert_eq!(count, 1);
+        assert_eq!((count, answers.awaited()), (1, 0));
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_not_judged() {
+        let whole = [data(b"abc"), end(Status::ok())].concat();
+        for (unit, bytes) in [(Unit::Call, whole.repeat(2)), (Unit::Message, data(b"abca"))] {
+            let mut answers = Answers::new(unit, Some(Bytes::from_static(b"abc")), FrameLimits::default());
+            answers.await_more(1);
+            let mut count = 0;
+            assert!(matches!(answers.take(&bytes, |_| count += 1), Err(ClientError::Protocol(_))), "{unit:?}");
+            assert_eq!(count, 1, "{unit:?}");
+        }
+    }
+
+    #[test]
+    fn a_last_word_is_told_once() {
+        let draining = Status::unavailable("draining", "x");
+        let closing = |awaited, status: &Status| {
+            let mut answers = Answers::new(Unit::Call, None, FrameLimits::default());
+            answers.await_more(awaited);
+            let last = FrameHeader { close: true, ..FrameHeader::new(Kind::End, 0) };
+            let last = frame(last, &End::from(status.clone()).encode());
+            let mut verdicts = Vec::new();
+            answers.take(&last.repeat(2), |verdict| verdicts.push(verdict)).expect("a last word, and what is not read");
+            (verdicts, answers.closing().expect("a last word").clone())
+        };
+        let failed = Verdict::Failed(draining.clone());
+        assert_eq!(closing(0, &draining), (Vec::new(), Closing::Untold(Trouble::of_status(&draining))));
+        assert_eq!(closing(2, &draining), (vec![failed], Closing::Told));
+        assert_eq!(closing(2, &Status::ok()), (vec![Verdict::Right], Closing::Untold(Trouble::closed())));
     }
 }

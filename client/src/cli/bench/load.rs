@@ -1,52 +1,48 @@
 //! Makes the load: threads, and on each the connections that are its share.
 
+use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use plugd_core::wire::{HELLO_LEN, Hello};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
-use super::lane::Lane;
-use super::pace::{Pace, Quota};
-use super::socket::{Socket, Target};
+use super::gate::Gate;
+use super::lane::{Lane, Source};
+use super::pace::{Pace, Quota, Rate};
+use super::socket::Socket;
+use super::stall::Patience;
 use super::tally::{Tally, Trouble};
+use super::timer::Timer;
 use super::work::{Mode, Work};
-
-/// How many connections are being made at once by a thread: a server's backlog is finite.
-const CONNECTING_MAX: usize = 64;
 
 /// How much is read at once, in bytes.
 const READ_LEN: usize = 256 << 10;
 
 /// How much load, and for how long.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) target: Target,
-    pub(crate) work: Arc<Work>,
+    pub(crate) gate: Gate,
+    pub(crate) work: Work,
     pub(crate) connections: u32,
     pub(crate) pipeline: u32,
-    pub(crate) rate: Option<f64>,
-    /// How long requests are begun; `None` until the quota is used up.
+    pub(crate) rate: Option<Rate>,
+    /// How long requests are begun; `None` until all were made.
     pub(crate) duration: Option<Duration>,
-    pub(crate) quota: Arc<Quota>,
-    /// How long an answer may keep a connection waiting.
-    pub(crate) patience: Duration,
+    /// How many requests are to be made; `None` as many as the time allows.
+    pub(crate) requests: Option<u64>,
+    /// Those of them that no connection has begun, where no rate says whose they are.
+    pub(crate) quota: Quota,
+    pub(crate) patience: Patience,
     pub(crate) threads: u32,
 }
 
 /// What the connections of one thread share.
 #[derive(Debug)]
 pub(crate) struct Load {
-    pub(crate) work: Arc<Work>,
-    pub(crate) quota: Arc<Quota>,
-    pub(crate) patience: Duration,
-    plan: Plan,
+    plan: Arc<Plan>,
     start: Instant,
     state: Mutex<State>,
 }
@@ -58,17 +54,37 @@ pub(crate) struct State {
     pub(crate) buf: Box<[u8]>,
 }
 
+/// A connection that was made before the clock starts.
+#[derive(Debug)]
+struct Seat {
+    index: u32,
+    socket: Socket,
+    /// Where there is a rate.
+    timer: Option<Timer>,
+}
+
+impl Plan {
+    /// The most requests that are made.
+    fn request_count(&self) -> u64 {
+        self.requests.unwrap_or(u64::MAX)
+    }
+}
+
 impl Load {
-    fn new(plan: &Plan) -> Load {
-        let state = State { tally: Tally::new(), buf: vec![0; READ_LEN].into() };
-        Load {
-            work: plan.work.clone(),
-            quota: plan.quota.clone(),
-            patience: plan.patience,
-            plan: plan.clone(),
-            start: Instant::now(),
-            state: Mutex::new(state),
-        }
+    pub(crate) fn new(plan: Arc<Plan>, start: Instant) -> Load {
+        Load { plan, start, state: Mutex::new(State { tally: Tally::new(), buf: vec![0; READ_LEN].into() }) }
+    }
+
+    pub(crate) fn work(&self) -> &Work {
+        &self.plan.work
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        self.plan.patience
+    }
+
+    pub(crate) fn pipeline(&self) -> u64 {
+        self.plan.pipeline.into()
     }
 
     /// When no more requests are begun.
@@ -83,164 +99,158 @@ impl Load {
     fn suffer(&self, trouble: Trouble, count: u64) {
         self.lock().tally.suffer(trouble, count);
     }
+
+    /// The pace of the connection `index`.
+    fn pace(&self, rate: Rate, index: u32, timer: Timer) -> Pace {
+        Pace::new(self.start, rate, self.plan.request_count(), index, self.plan.connections, timer)
+    }
 }
 
 /// Makes the whole load, and returns what came of it and how long it took.
-pub(crate) fn run(plan: &Plan) -> io::Result<(Tally, Duration)> {
-    let threads: Vec<_> = (0..plan.threads)
-        .map(|index| {
-            let plan = plan.clone();
-            // Spread as evenly as whole connections allow.
-            let bound = |index| (u64::from(plan.connections) * u64::from(index) / u64::from(plan.threads)) as u32;
-            let share = bound(index)..bound(index + 1);
-            thread::Builder::new().name(format!("load-{index}")).spawn(move || run_share(&plan, share))
-        })
-        .collect();
+pub(crate) fn run(plan: &Arc<Plan>) -> io::Result<(Tally, Duration)> {
+    let start = Arc::new(OnceLock::new());
+    let (connected, all_connected) = mpsc::channel();
+    let threads = (0..plan.threads).map(|index| {
+        let (plan, connected, start) = (plan.clone(), connected.clone(), start.clone());
+        // Spread as evenly as whole connections allow.
+        let bound = |index| (u64::from(plan.connections) * u64::from(index) / u64::from(plan.threads)) as u32;
+        let share = bound(index)..bound(index + 1);
+        thread::Builder::new().name(format!("load-{index}")).spawn(move || run_share(plan, share, connected, &start))
+    });
+    let threads = threads.collect::<io::Result<Vec<_>>>()?;
+    drop(connected);
+    // Nothing is ever sent: this ends when each thread is connected, or has failed.
+    let _: Result<(), _> = all_connected.recv();
+    let start = *start.get_or_init(Instant::now);
     let mut tally = Tally::new();
-    let mut elapsed = Duration::ZERO;
     for thread in threads {
-        let share = thread?.join().map_err(|_| io::Error::other("a thread of the load panicked"))?;
-        let (share, took) = share?;
-        tally.add(share);
-        elapsed = elapsed.max(took);
+        let share = thread.join().map_err(|_| io::Error::other("a thread of the load panicked"))?;
+        tally.add(share?);
     }
-    Ok((tally, elapsed))
+    Ok((tally, start.elapsed()))
 }
 
-fn run_share(plan: &Plan, share: Range<u32>) -> io::Result<(Tally, Duration)> {
+/// Makes the load of one thread, once all threads have dropped their `connected`.
+fn run_share(
+    plan: Arc<Plan>,
+    share: Range<u32>,
+    connected: mpsc::Sender<()>,
+    start: &OnceLock<Instant>,
+) -> io::Result<Tally> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (sockets, troubles) = connect_all(plan, share.clone()).await;
-        let load = Arc::new(Load::new(plan));
+        let (seats, troubles) = connect_all(&plan, share.clone()).await?;
+        drop(connected);
+        // The runtime may be blocked here: nothing runs on it.
+        let load = Arc::new(Load::new(plan, *start.wait()));
         for trouble in troubles {
             load.suffer(trouble, 1);
         }
         let mut lanes = JoinSet::new();
-        match plan.work.mode {
+        match load.work().mode {
             Mode::Fresh => share.for_each(|index| drop(lanes.spawn(run_fresh(load.clone(), index)))),
-            _ => {
-                sockets.into_iter().for_each(|(index, socket)| drop(lanes.spawn(run_kept(load.clone(), socket, index))))
-            }
+            _ => seats.into_iter().for_each(|seat| drop(lanes.spawn(run_kept(load.clone(), seat)))),
         }
-        while lanes.join_next().await.is_some() {}
-        let elapsed = load.start.elapsed();
+        while let Some(lane) = lanes.join_next().await {
+            lane.map_err(io::Error::other)?;
+        }
         let tally = std::mem::replace(&mut load.lock().tally, Tally::new());
-        Ok((tally, elapsed))
+        Ok(tally)
     })
 }
 
-/// Makes the connections that are kept, before the clock starts.
-async fn connect_all(plan: &Plan, share: Range<u32>) -> (Vec<(u32, Socket)>, Vec<Trouble>) {
-    let (mut sockets, mut troubles) = (Vec::new(), Vec::new());
+/// Makes the connections that are kept.
+async fn connect_all(plan: &Arc<Plan>, share: Range<u32>) -> io::Result<(Vec<Seat>, Vec<Trouble>)> {
+    let (mut seats, mut troubles) = (Vec::new(), Vec::new());
     if plan.work.mode == Mode::Fresh {
-        return (sockets, troubles);
+        return Ok((seats, troubles));
     }
-    let connecting = Arc::new(Semaphore::new(CONNECTING_MAX));
     let mut greetings = JoinSet::new();
     for index in share {
-        let (plan, connecting) = (plan.clone(), connecting.clone());
+        let plan = plan.clone();
         greetings.spawn(async move {
-            let _permit = connecting.acquire().await;
-            (index, greet(&plan).await)
+            let greeting = plan.gate.greet(&plan.work.opening, plan.patience.quiet, plan.rate.is_some());
+            greeting.await.map(|(socket, timer)| Seat { index, socket, timer })
         });
     }
     while let Some(greeted) = greetings.join_next().await {
-        match greeted {
-            Ok((index, Ok(socket))) => sockets.push((index, socket)),
-            Ok((_, Err(trouble))) => troubles.push(trouble),
-            Err(_) => troubles.push(Trouble::Other),
+        match greeted.map_err(io::Error::other)? {
+            Ok(seat) => seats.push(seat),
+            Err(trouble) => troubles.push(trouble),
         }
     }
-    (sockets, troubles)
+    Ok((seats, troubles))
 }
 
-/// Connects, and exchanges hellos.
-async fn greet(plan: &Plan) -> Result<Socket, Trouble> {
-    let mut socket = plan.target.connect().await?;
-    let exchange = async {
-        socket.write_all(&plan.work.opening).await?;
-        let mut hello = [0; HELLO_LEN];
-        socket.read_exact(&mut hello).await.map(|_| hello)
+/// Makes requests on a connection, or holds it and makes one before and one after.
+async fn run_kept(load: Arc<Load>, seat: Seat) {
+    let source = match load.plan.rate.zip(seat.timer) {
+        Some((rate, timer)) => Source::Pace(load.pace(rate, seat.index, timer)),
+        None if load.work().mode == Mode::Idle => Source::Caller,
+        None => Source::Quota(&load.plan.quota),
     };
-    let hello = timeout(plan.patience, exchange).await.map_err(|_| Trouble::Stalled(plan.patience))?;
-    match Hello::decode(&hello.map_err(|error| Trouble::lost(&error))?) {
-        Ok(_) => Ok(socket),
-        Err(error) => Err(Trouble::Protocol(error.to_string())),
-    }
-}
-
-/// Makes requests on a connection, or holds it and makes one.
-async fn run_kept(load: Arc<Load>, socket: Socket, index: u32) {
-    let Plan { rate, connections, pipeline, .. } = load.plan;
-    let pace = match rate.map(|rate| Pace::new(load.start, rate, index, connections)).transpose() {
-        Ok(pace) => pace,
-        Err(error) => return load.suffer(Trouble::Connect(error.to_string()), 1),
-    };
-    let mut lane = Lane::new(&load, socket, pace, pipeline.into());
-    let outcome = match load.work.mode {
+    let mut lane = Lane::new(&load, seat.socket, source);
+    let outcome = match load.work().mode {
         Mode::Idle => run_idle(&load, &mut lane).await,
         _ => lane.run().await,
     };
     if let Err(trouble) = outcome {
         load.suffer(trouble, lane.in_flight().max(1));
     }
+    load.lock().tally.begun += lane.begun();
 }
 
 /// Makes a request, since a server bounds the time to the first one, waits, and makes another.
 async fn run_idle(load: &Load, lane: &mut Lane<'_>) -> Result<(), Trouble> {
-    lane.begin_one(Instant::now());
-    lane.run().await?;
+    lane.make_one(Instant::now()).await?;
     let is_open = lane.hold(load.end().unwrap_or(load.start)).await?;
     if !is_open {
         // The server's last words were counted as they came.
         return Ok(());
     }
-    lane.begin_one(Instant::now());
-    lane.run().await
+    lane.make_one(Instant::now()).await
 }
 
 /// Makes one connection after the other, each with one request.
 async fn run_fresh(load: Arc<Load>, index: u32) {
-    let Plan { rate, connections, .. } = load.plan;
-    let mut pace = match rate.map(|rate| Pace::new(load.start, rate, index, connections)).transpose() {
+    let timer = load.plan.rate.map(|rate| load.plan.gate.timer().map(|timer| load.pace(rate, index, timer)));
+    let mut pace = match timer.transpose() {
         Ok(pace) => pace,
-        Err(error) => return load.suffer(Trouble::Connect(error.to_string()), 1),
+        Err(trouble) => return load.suffer(trouble, 1),
     };
-    while let Some(begun) = next_begin(&load, &mut pace).await {
-        let visit = async {
-            let socket = load.plan.target.connect().await?;
-            let mut lane = Lane::new(&load, socket, None, 1);
-            lane.begin_one(begun);
-            lane.run().await
-        };
-        if let Err(trouble) = visit.await {
-            // A server that is gone would be asked as fast as this machine can.
-            let is_gone = matches!(trouble, Trouble::Connect(_));
-            load.suffer(trouble, 1);
-            if is_gone {
-                return;
-            }
+    while let Some(due) = next_due(&load, &mut pace).await {
+        load.lock().tally.begun += 1;
+        let Err(trouble) = visit(&load, due).await else { continue };
+        // A server that is gone would be asked as fast as this machine can, one that is silent for ever.
+        let is_gone = matches!(trouble, Trouble::Connect(_) | Trouble::Stalled(_));
+        load.suffer(trouble, 1);
+        if is_gone {
+            return;
         }
     }
 }
 
-/// When the next request begins; `None` when there is none.
-async fn next_begin(load: &Load, pace: &mut Option<Pace>) -> Option<Instant> {
-    let begun = match pace {
+/// When the next request is due; `None` when there is none.
+async fn next_due(load: &Load, pace: &mut Option<Pace>) -> Option<Instant> {
+    let due = match pace {
         None => Instant::now(),
         Some(pace) => {
-            let due = pace.due();
-            if load.end().is_some_and(|end| Instant::now() >= end) {
-                load.lock().tally.unsent += load.end().map_or(0, |end| pace.skip_until(end));
-                return None;
-            }
-            if load.end().is_none_or(|end| due < end) {
-                std::future::poll_fn(|cx| pace.poll_due(cx)).await.ok()?;
-            }
+            let due = pace.due()?;
+            poll_fn(|cx| pace.poll_until(due, cx)).await.ok()?;
             pace.advance();
             due
         }
     };
-    let is_early = load.end().is_none_or(|end| begun < end);
-    (is_early && load.quota.take(1) == 1).then_some(begun)
+    if load.end().is_some_and(|end| Instant::now() >= end) {
+        return None;
+    }
+    (pace.is_some() || load.plan.quota.take(1) == 1).then_some(due)
+}
+
+/// Makes one request on a connection of its own.
+async fn visit(load: &Load, due: Instant) -> Result<(), Trouble> {
+    let socket = load.plan.gate.connect().await?;
+    let outcome = Lane::new(load, socket, Source::Caller).make_one(due).await;
+    load.plan.gate.left();
+    outcome
 }

@@ -1,12 +1,15 @@
 //! `plug bench`: load on any command, with every answer compared.
 
 mod answers;
+mod flight;
+mod gate;
 mod lane;
 mod load;
 pub(crate) mod options;
 mod pace;
 mod report;
 mod socket;
+mod stall;
 mod tally;
 mod timer;
 mod work;
@@ -17,27 +20,36 @@ use std::sync::Arc;
 use super::answer::Answer;
 use super::failure::Failure;
 use super::session::Session;
+use gate::Gate;
 use load::Plan;
 use options::Bench;
-use pace::Quota;
+use pace::{Quota, Rate};
 use report::Report;
 use socket::Target;
+use stall::Patience;
 use work::{Mode, Work};
 
 pub(crate) async fn run(session: &mut Session<'_>, options: &Bench) -> Result<Answer, Failure> {
     let server = &session.options().server;
     let work = Work::prepare(session, options).await?;
-    let plan = Plan {
-        target: Target::find(server).await?,
-        duration: options.requests.is_none().then_some(options.duration),
-        quota: Arc::new(Quota::new(options.requests.unwrap_or(u64::MAX))),
-        patience: work::patience(session),
+    // The load has the server to itself.
+    drop(session.take_client());
+    let rate = options.rate.map(Rate);
+    let duration = options.requests.is_none().then_some(options.duration);
+    let due = rate.zip(duration).map(|(rate, duration)| rate.count_within(duration));
+    let requests = options.requests.or(due);
+    let plan = Arc::new(Plan {
+        gate: Gate::new(Target::find(server).await?),
         connections: options.connections,
         pipeline: if work.mode == Mode::Idle { 1 } else { options.pipeline },
-        rate: options.rate,
+        rate,
+        duration,
+        requests,
+        quota: Quota::new(requests.unwrap_or(u64::MAX)),
+        patience: Patience::new(session.options().timeout),
         threads: options.threads.min(options.connections),
-        work: Arc::new(work),
-    };
+        work,
+    });
     socket::raise_descriptor_limit();
     let loading = plan.clone();
     let loaded = tokio::task::spawn_blocking(move || load::run(&loading)).await.map_err(io::Error::other);

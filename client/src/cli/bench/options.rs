@@ -29,7 +29,13 @@ Examples:
   plug bench echo -c 8 --rate 5000             # latency at a rate, waiting in line included
   plug bench files.stat path=a.txt --size 0 --json
 
-Latency is from when a request was written, or with --rate from when it was due, to when its answer was whole.
+Latency is from when a request was begun, or with --rate from when it was due, to when its answer
+was whole; waiting for room to write it counts. Of the requests that were begun when the time is
+over, those that were written at least in part are waited for, and the others dropped.
+
+An answer may keep a connection waiting for 10s, and may take 5min if it comes bit by bit; with
+--timeout it may take that long, whatever comes.
+
 Every answer is compared. The exit code is that of what went wrong most, 0 when nothing did.";
 
 #[derive(Debug, Args)]

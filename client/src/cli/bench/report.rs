@@ -34,8 +34,6 @@ impl Report<'_> {
         let Report { server, options, plan, tally, .. } = self;
         let latency_us: Map<String, Value> =
             QUANTILES.iter().map(|(name, quantile)| ((*name).to_owned(), json!(self.latency_us(*quantile)))).collect();
-        let troubles: Map<String, Value> =
-            tally.troubles.iter().map(|(trouble, count)| (trouble.name(), json!(count))).collect();
         json!({
             "command": options.command,
             "server": server,
@@ -43,17 +41,17 @@ impl Report<'_> {
             "connections": plan.connections,
             "pipeline": plan.pipeline,
             "size": options.size,
-            "rate": plan.rate,
+            "rate": options.rate,
             "threads": plan.threads,
             "elapsed_s": self.elapsed.as_secs_f64(),
             "right": tally.right,
             "failed": tally.failed(),
-            "unsent": tally.unsent,
+            "unsent": self.unsent(),
             "per_s": self.per_s(tally.right),
             "sent_bytes_per_s": self.per_s(tally.sent_len),
             "received_bytes_per_s": self.per_s(tally.received_len),
             "latency_us": latency_us,
-            "failures": troubles,
+            "failures": tally.failures(),
         })
     }
 
@@ -82,15 +80,12 @@ impl Report<'_> {
         let latency = QUANTILES
             .map(|(name, quantile)| format!("{} {}", name.replace('_', "."), time_text(self.latency_us(quantile))));
         rows.push(["latency".to_owned(), latency.join(", ")]);
-        if tally.unsent > 0 {
-            rows.push([
-                "unsent".to_owned(),
-                format!("{} were due and not sent: the rate was not reached", tally.unsent),
-            ]);
+        if self.unsent() > 0 {
+            rows.push(["unsent".to_owned(), format!("{} were asked for and never begun", self.unsent())]);
         }
         rows.push(["failed".to_owned(), tally.failed().to_string()]);
-        for (trouble, count) in &tally.troubles {
-            rows.push([String::new(), format!("{count} {}", one_line(&trouble.name()))]);
+        for (name, count) in tally.failures() {
+            rows.push([String::new(), format!("{count} {}", one_line(&name))]);
         }
         text += &columns(&rows, [false, false]);
         if has_histogram && !tally.latency_ns.is_empty() {
@@ -100,14 +95,22 @@ impl Report<'_> {
     }
 
     fn shape(&self) -> String {
-        let Plan { connections, pipeline, rate, .. } = self.plan;
+        let Plan { connections, pipeline, .. } = self.plan;
         let plural = if *connections == 1 { "" } else { "s" };
         let how = match self.plan.work.mode {
             Mode::Fresh => format!("a connection for each, {connections} at a time"),
             Mode::Idle => format!("{connections} connection{plural}, held, each asked before and after"),
             _ => format!("{connections} connection{plural} x {pipeline} in flight"),
         };
-        rate.map_or_else(|| how.clone(), |rate| format!("{how}, {rate} per second"))
+        match self.options.rate {
+            None => how,
+            Some(rate) => format!("{how}, {rate} per second"),
+        }
+    }
+
+    /// How many requests were asked for, by number or by rate, and never begun.
+    fn unsent(&self) -> u64 {
+        self.plan.requests.map_or(0, |requests| requests.saturating_sub(self.tally.begun))
     }
 
     fn per_s(&self, count: u64) -> f64 {

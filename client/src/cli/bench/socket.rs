@@ -1,21 +1,15 @@
-//! Connects sockets for the load, many at once, and as many as the system lets.
+//! Connects sockets for the load, as many as the system lets.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::time::timeout;
 use tokio_util::either::Either;
 
-use super::tally::Trouble;
 use crate::cli::failure::Failure;
 use crate::{ClientError, ServerAddress};
-
-/// How long connecting may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) type Socket = Either<TcpStream, UnixStream>;
 
@@ -39,13 +33,7 @@ impl Target {
         }
     }
 
-    pub(crate) async fn connect(&self) -> Result<Socket, Trouble> {
-        let connected = timeout(CONNECT_TIMEOUT, self.try_connect()).await;
-        let connected = connected.unwrap_or_else(|late| Err(late.into()));
-        connected.map_err(|error| Trouble::Connect(error.to_string()))
-    }
-
-    async fn try_connect(&self) -> io::Result<Socket> {
+    pub(crate) async fn connect(&self) -> io::Result<Socket> {
         match self {
             Target::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
@@ -64,4 +52,9 @@ pub(crate) fn raise_descriptor_limit() {
     {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
+}
+
+/// How many descriptors this process may have.
+pub(crate) fn descriptor_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
 }

@@ -33,6 +33,8 @@ pub(crate) enum Trouble {
     Lost(String),
     /// The server did not speak the protocol.
     Protocol(String),
+    /// The command does not answer one request after the other.
+    Early(&'static str),
     /// No answer came for so long.
     Stalled(Duration),
     /// More kinds than are told apart.
@@ -52,6 +54,23 @@ impl Trouble {
         Trouble::Lost("closed by the server".to_owned())
     }
 
+    pub(crate) fn protocol(error: &ClientError) -> Trouble {
+        match error {
+            ClientError::Protocol(text) => Trouble::Protocol(text.clone()),
+            error => Trouble::Protocol(error.to_string()),
+        }
+    }
+
+    /// Messages are to be answered one by one, and a call that ends well at once answers none.
+    pub(crate) fn early_end() -> Trouble {
+        Trouble::Early("the call ended before its input")
+    }
+
+    /// What comes unasked says nothing about how long answers take.
+    pub(crate) fn early_answer() -> Trouble {
+        Trouble::Early("an answer before its request")
+    }
+
     /// The word or words for it in a report.
     pub(crate) fn name(&self) -> String {
         match self {
@@ -62,7 +81,8 @@ impl Trouble {
             },
             Trouble::Connect(text) => format!("cannot connect: {text}"),
             Trouble::Lost(text) => format!("connection lost: {text}"),
-            Trouble::Protocol(text) => text.clone(),
+            Trouble::Protocol(text) => format!("protocol broken: {text}"),
+            Trouble::Early(text) => (*text).to_owned(),
             Trouble::Stalled(patience) => format!("no answer within {}", humantime::format_duration(*patience)),
             Trouble::Other => "other".to_owned(),
         }
@@ -81,7 +101,7 @@ impl Trouble {
                 ClientError::Connect { address: server.clone(), source: io::Error::other(text) }.into()
             }
             Trouble::Lost(_) => ClientError::Lost(io::Error::other(text)).into(),
-            Trouble::Protocol(_) => ClientError::Protocol(text).into(),
+            Trouble::Protocol(_) | Trouble::Early(_) => ClientError::Protocol(text).into(),
             Trouble::Stalled(_) => found(Status::deadline_exceeded("no-answer", text)),
             Trouble::Other => found(Status::unknown("many-failures", text)),
         }
@@ -95,8 +115,8 @@ pub(crate) struct Tally {
     pub(crate) latency_ns: Histogram<u64>,
     /// Requests that were answered as expected.
     pub(crate) right: u64,
-    /// Requests that were due by the asked-for rate and were never sent.
-    pub(crate) unsent: u64,
+    /// Requests that were begun, answered or not.
+    pub(crate) begun: u64,
     /// Bytes written and read, frames and all.
     pub(crate) sent_len: u64,
     pub(crate) received_len: u64,
@@ -109,7 +129,7 @@ impl Tally {
         Tally {
             latency_ns: latency_ns.expect("1 to a minute and three digits are good bounds"),
             right: 0,
-            unsent: 0,
+            begun: 0,
             sent_len: 0,
             received_len: 0,
             troubles: BTreeMap::new(),
@@ -140,12 +160,21 @@ impl Tally {
     pub(crate) fn add(&mut self, other: Tally) {
         self.latency_ns.add(other.latency_ns).expect("equal bounds");
         self.right += other.right;
-        self.unsent += other.unsent;
+        self.begun += other.begun;
         self.sent_len += other.sent_len;
         self.received_len += other.received_len;
         for (trouble, count) in other.troubles {
             self.suffer(trouble, count);
         }
+    }
+
+    /// What went wrong, by the name that a report has for it, which several kinds may share.
+    pub(crate) fn failures(&self) -> BTreeMap<String, u64> {
+        let mut failures = BTreeMap::new();
+        for (trouble, count) in &self.troubles {
+            *failures.entry(trouble.name()).or_default() += count;
+        }
+        failures
     }
 
     /// How many requests went wrong.
@@ -173,6 +202,14 @@ mod tests {
         assert_eq!(tally.troubles.len(), KINDS_MAX + 1);
         assert_eq!(tally.troubles[&Trouble::Lost("1".to_owned())], 3);
         assert_eq!((tally.failed(), tally.worst()), (102, Some(&Trouble::Other)));
+    }
+
+    #[test]
+    fn kinds_of_one_name_add_up() {
+        let mut tally = Tally::new();
+        tally.suffer(Trouble::Lost("x".to_owned()), 1);
+        tally.suffer(Trouble::Early("connection lost: x"), 2);
+        assert_eq!(tally.failures(), BTreeMap::from([("connection lost: x".to_owned(), 3)]));
     }
 
     #[test]

@@ -1,79 +1,41 @@
-//! A timer that is finer than the milliseconds of the runtime's own: latencies are counted from when it fires.
+//! A timer that is as fine as the system lets: latencies are counted from when it fires.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+#[cfg(any(test, not(target_os = "linux")))]
+mod coarse;
+#[cfg(target_os = "linux")]
+mod fine;
 
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use tokio::io::unix::AsyncFd;
-
-/// Fires when a moment has passed that the caller names.
-#[derive(Debug)]
-pub(crate) struct Timer {
-    timer: AsyncFd<Descriptor>,
-    /// What it is set to.
-    set: Option<Instant>,
-}
-
-/// The runtime wants a raw descriptor, which nix does not hand out by that trait.
-#[derive(Debug)]
-struct Descriptor(TimerFd);
-
-impl AsRawFd for Descriptor {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-impl Timer {
-    pub(crate) fn new() -> io::Result<Timer> {
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
-        #[expect(
-            deprecated,
-            reason = "what replaces it is unsafe; a timer keeps its descriptor for as long as it lives"
-        )]
-        let timer = AsyncFd::new(Descriptor(timer))?;
-        Ok(Timer { timer, set: None })
-    }
-
-    /// Ready once `due` has passed.
-    pub(crate) fn poll_until(&mut self, due: Instant, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Poll::Ready(Ok(()));
-            }
-            if self.set != Some(due) {
-                self.set(left)?;
-                self.set = Some(due);
-            }
-            let mut guard = ready!(self.timer.poll_read_ready(cx))?;
-            guard.clear_ready();
-            self.set = None;
-        }
-    }
-
-    fn set(&self, left: Duration) -> io::Result<()> {
-        let expiration = Expiration::OneShot(TimeSpec::from_duration(left));
-        Ok(self.timer.get_ref().0.set(expiration, TimerSetTimeFlags::empty())?)
-    }
-}
+#[cfg(not(target_os = "linux"))]
+pub(crate) use coarse::Timer;
+#[cfg(target_os = "linux")]
+pub(crate) use fine::Timer;
 
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
+    /// Each moment has passed when it fires.
+    macro_rules! fires_after_each_moment {
+        ($timer:expr) => {
+            let mut timer = $timer.expect("a timer");
+            for pause_us in [300, 100, 0, 2_000] {
+                let due = Instant::now() + Duration::from_micros(pause_us);
+                poll_fn(|cx| timer.poll_until(due, cx)).await.expect("a timer");
+                assert!(Instant::now() >= due);
+            }
+        };
+    }
+
     #[tokio::test]
     async fn it_fires_after_each_moment_and_not_before() {
-        let mut timer = Timer::new().expect("a timer");
-        for pause_us in [300, 100, 0, 2_000] {
-            let due = Instant::now() + Duration::from_micros(pause_us);
-            poll_fn(|cx| timer.poll_until(due, cx)).await.expect("a timer");
-            assert!(Instant::now() >= due);
-        }
+        fires_after_each_moment!(Timer::new());
+    }
+
+    #[tokio::test]
+    async fn so_does_the_one_of_other_systems() {
+        fires_after_each_moment!(coarse::Timer::new());
     }
 }

@@ -1,7 +1,5 @@
 //! What is asked over and over, as bytes that are made once, and what is expected.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use plugd_core::Origin;
 use plugd_core::wire::{
@@ -12,15 +10,13 @@ use tokio::time::timeout;
 
 use super::answers::{Answers, Unit};
 use super::options::{Bench, Expect};
+use super::stall::Patience;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::{ClientError, REPLY_LEN_MAX, Status};
 
 /// How many bytes of requests lie ready to be written at once, at the least one request.
 const READY_LEN: usize = 256 << 10;
-
-/// How long an answer may keep a connection waiting, unless `--timeout` says otherwise.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The text that payloads are made of.
 const TEXT: &[u8] = b"The quick brown fox jumps over the lazy dog. 0123456789 ";
@@ -69,6 +65,9 @@ pub(crate) struct Work {
     /// One request after the other.
     pub(crate) requests: Bytes,
     pub(crate) request_len: usize,
+    /// How much of a request may be unwritten when its answer is whole, in bytes: a call may end before its input, but a
+    /// message is answered as a whole.
+    pub(crate) unread_len_max: usize,
     expected: Option<Bytes>,
 }
 
@@ -94,17 +93,20 @@ impl Work {
         Ok(Work::new(mode, &header, &payload, expected, options.pipeline))
     }
 
-    fn new(mode: Mode, header: &[u8], payload: &[u8], expected: Option<Bytes>, pipeline: u32) -> Work {
+    /// The requests that begin with `header` and hold `payload`.
+    pub(crate) fn new(mode: Mode, header: &[u8], payload: &[u8], expected: Option<Bytes>, pipeline: u32) -> Work {
         let hello = Hello { data_len_max: DATA_LEN_MAX_DEFAULT }.encode();
         let open = frame(Kind::Open, header);
         let call = [&open[..], &message(payload), &frame(Kind::EndOfInput, b"")].concat();
-        let (opening, request, closing) = match mode {
-            Mode::Calls | Mode::Idle => (hello.to_vec(), call, Vec::new()),
-            Mode::Fresh => (Vec::new(), [&hello[..], &call].concat(), Vec::new()),
-            Mode::Messages => ([&hello[..], &open].concat(), message(payload), frame(Kind::EndOfInput, b"")),
+        let input_len = call.len() - open.len();
+        let (opening, request, unread_len_max, closing) = match mode {
+            Mode::Calls | Mode::Idle => (hello.to_vec(), call, input_len, Vec::new()),
+            Mode::Fresh => (Vec::new(), [&hello[..], &call].concat(), input_len, Vec::new()),
+            Mode::Messages => ([&hello[..], &open].concat(), message(payload), 0, frame(Kind::EndOfInput, b"")),
         };
         let ready = (READY_LEN / request.len()).clamp(1, pipeline as usize);
-        Work { mode, opening, closing, request_len: request.len(), requests: request.repeat(ready).into(), expected }
+        let (request_len, requests) = (request.len(), request.repeat(ready).into());
+        Work { mode, opening, closing, requests, request_len, unread_len_max, expected }
     }
 
     /// The answers on a connection; in the mode `fresh` with the hello before them.
@@ -115,23 +117,18 @@ impl Work {
     }
 }
 
-/// How long an answer may keep a connection waiting.
-pub(crate) fn patience(session: &Session<'_>) -> Duration {
-    session.options().timeout.unwrap_or(PATIENCE)
-}
-
 async fn first_answer(
     session: &mut Session<'_>,
     options: &Bench,
     arguments: Map<String, Value>,
     payload: Bytes,
 ) -> Result<Bytes, Failure> {
-    let patience = patience(session);
+    let Patience { quiet: patience, slack, .. } = Patience::new(session.options().timeout);
     let call = async {
         let exchange = session.open(&options.command, arguments).await?;
         Ok::<_, Failure>(exchange.whole(payload, REPLY_LEN_MAX).await?)
     };
-    let Ok(reply) = timeout(patience, call).await else {
+    let Ok(reply) = timeout(patience + slack, call).await else {
         let text = format!("first call not answered within {}", humantime::format_duration(patience));
         return Err(Failure::found(Status::deadline_exceeded("no-answer", text).with_origin(Origin::Caller)));
     };

@@ -90,7 +90,7 @@ async fn each(
         let path = Name::from(path.as_os_str());
         match call(&remote, &path).await {
             Ok(reply) => last = reply,
-            Err(failure @ Failure::Status(_)) => tally.failed(&path.to_string(), failure, paths.len() > 1),
+            Err(failure @ Failure::Status(_)) => tally.failed(&path, failure, paths.len() > 1),
             Err(failure) => return Err(failure),
         }
     }

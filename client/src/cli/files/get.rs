@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use plugd_core::Origin;
 use tokio::sync::mpsc::Sender;
 
+use super::directories::Directories;
 use super::facts::{Entry, Facts, Kind};
 use super::glob::{has_glob, split_glob};
 use super::listing::Listing;
@@ -120,14 +121,38 @@ pub(crate) async fn run(session: &mut Session<'_>, options: &Get) -> Result<Answ
     let remote = Remote::of(session, "get", terms.retry, &progress).await?;
     let tally = Tally::new("got", progress.clone());
     let (jobs, queue) = queue();
-    let lister = Lister::new(&remote, &terms, &tally, jobs, options.recursive, remotes.len() == 1);
+    let directories = Directories::default();
+    let lister = Lister {
+        remote: &remote,
+        terms: &terms,
+        tally: &tally,
+        directories: &directories,
+        jobs,
+        recursive: options.recursive,
+        alone: remotes.len() == 1,
+        taken: RefCell::default(),
+    };
     let lanes = if many { options.transfer.jobs } else { 1 };
     let transfer = transfer(&remote, queue, lanes, &terms, &tally);
     let (listed, moved) = tokio::join!(lister.all(&remotes, &destination), transfer);
+    directories.set(&tally);
     progress.finish();
     moved?;
     listed?;
     if many { tally.of_many() } else { tally.of_one() }
+}
+
+/// Makes the directory that a tree goes to. In a directory that the user names, the last part may be of the server's
+/// choice, and a link of that name leads elsewhere.
+fn root_of(path: &Path, destination: &Destination) -> Result<Directory, Failure> {
+    let Destination::Into(into) = destination else { return Directory::create(path) };
+    let into_it = Directory::create(into)?;
+    match path.file_name() {
+        Some(name) if path != into => {
+            into_it.make_child(name).map_err(|error| local::failure("cannot open", path, error))
+        }
+        _ => Ok(into_it),
+    }
 }
 
 /// Finds what is to be fetched.
@@ -135,6 +160,7 @@ struct Lister<'l> {
     remote: &'l Remote,
     terms: &'l Terms,
     tally: &'l Tally,
+    directories: &'l Directories,
     jobs: Sender<GetJob>,
     recursive: bool,
     /// Whether the command line names one remote path.
@@ -143,25 +169,14 @@ struct Lister<'l> {
     taken: RefCell<HashSet<PathBuf>>,
 }
 
-impl<'l> Lister<'l> {
-    fn new(
-        remote: &'l Remote,
-        terms: &'l Terms,
-        tally: &'l Tally,
-        jobs: Sender<GetJob>,
-        recursive: bool,
-        alone: bool,
-    ) -> Lister<'l> {
-        Lister { remote, terms, tally, jobs, recursive, alone, taken: RefCell::default() }
-    }
-
+impl Lister<'_> {
     /// Queues everything. The queue ends with this.
     async fn all(self, remotes: &[Name], destination: &Destination) -> Result<(), Failure> {
         for remote in remotes {
             match self.one(remote, destination).await {
                 // Others may still go well, where it is only this one that fails.
                 Err(failure @ (Failure::Status(_) | Failure::Io { .. })) => {
-                    self.tally.failed(&remote.to_string(), failure, self.terms.many);
+                    self.tally.failed(remote, failure, self.terms.many);
                 }
                 listed => listed?,
             }
@@ -206,7 +221,11 @@ impl<'l> Lister<'l> {
             return Err(Failure::io("cannot write", io::Error::other(text)));
         }
         match is_tree {
-            true => self.tree(remote, Directory::create(&path)?).await,
+            true => {
+                let root = root_of(&path, destination)?;
+                facts.into_iter().for_each(|facts| self.keep(&root, Name::default(), facts));
+                self.tree(remote, root).await
+            }
             false => self.file(remote, &path, facts, destination).await,
         }
     }
@@ -252,8 +271,8 @@ impl<'l> Lister<'l> {
             match facts.kind {
                 // Trees are listed after this listing, of which there is one at a time.
                 Kind::Dir if self.recursive => trees.push((path, facts)),
-                Kind::Dir => self.tally.skipped(&path.to_string(), "a directory; -r fetches it"),
-                Kind::Other => self.tally.skipped(&path.to_string(), "not a regular file"),
+                Kind::Dir => self.tally.skipped(&path, "a directory; -r fetches it"),
+                Kind::Other => self.tally.skipped(&path, "not a regular file"),
                 // Of a link, nothing is known about what it leads to.
                 Kind::Symlink => self.told(self.found(&path, None, destination).await, &path)?,
                 Kind::File => self.told(self.found(&path, Some(facts), destination).await, &path)?,
@@ -271,15 +290,18 @@ impl<'l> Lister<'l> {
 
     /// Queues everything below a directory.
     async fn tree(&self, remote: &Name, root: Directory) -> Result<(), Failure> {
-        let mut tree = Tree::new(root);
+        let mut tree = Tree::new(root.clone());
         let args = LsArgs { path: Some(remote), recursive: true, ..LsArgs::default() };
         let mut listing = Listing::new(self.remote, args, self.terms.retry, self.tally.progress());
         while let Some(Entry { name, facts }) = listing.next().await? {
             let path = remote.join(&name);
             match facts.kind {
-                Kind::Dir => self.told(tree.directory(&name).map(drop), &path)?,
-                Kind::Symlink => self.tally.skipped(&path.to_string(), "a symbolic link"),
-                Kind::Other => self.tally.skipped(&path.to_string(), "not a regular file"),
+                Kind::Dir => {
+                    let made = tree.directory(&name).map(|_| self.keep(&root, name, facts));
+                    self.told(made, &path)?;
+                }
+                Kind::Symlink => self.tally.skipped(&path, "a symbolic link"),
+                Kind::Other => self.tally.skipped(&path, "not a regular file"),
                 Kind::File => match tree.place(&name) {
                     Ok((directory, name)) => {
                         let target = Target::Place { directory, name };
@@ -292,11 +314,18 @@ impl<'l> Lister<'l> {
         Ok(())
     }
 
+    /// Remembers what a directory is to have in the end.
+    fn keep(&self, root: &Directory, path: Name, facts: Facts) {
+        if self.terms.preserve {
+            self.directories.add(root, path, facts);
+        }
+    }
+
     /// Counts what failed for one file, unless it is the end of everything.
     fn told(&self, result: Result<(), Failure>, path: &Name) -> Result<(), Failure> {
         match result {
             Err(failure @ (Failure::Status(_) | Failure::Io { .. })) => {
-                self.tally.failed(&path.to_string(), failure, true);
+                self.tally.failed(path, failure, true);
                 Ok(())
             }
             result => result,

@@ -6,15 +6,16 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::facts::Facts;
+use super::facts::{Facts, Kind};
 use super::name::{Name, PARTS_MAX};
 use crate::cli::failure::Failure;
 use crate::cli::text::one_line_of_bytes;
@@ -59,8 +60,16 @@ impl Directory {
     /// Opens a directory of this one; a symbolic link is none.
     pub(crate) fn child(&self, name: &OsStr) -> io::Result<Directory> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&*self.fd, name, flags, Mode::empty()).map_err(plain)?;
+        let fd = match rustix::fs::openat(&*self.fd, name, flags, Mode::empty()) {
+            // A link that is asked for as a directory fails as any file does.
+            Err(Errno::NOTDIR) if self.is_link(name) => return Err(plain(Errno::LOOP)),
+            opened => opened.map_err(plain)?,
+        };
         Ok(Directory { fd: Arc::new(fd), path: Arc::new(self.path_of(name)) })
+    }
+
+    fn is_link(&self, name: &OsStr) -> bool {
+        matches!(self.facts(name), Ok(Some(facts)) if facts.kind == Kind::Symlink)
     }
 
     /// Opens a directory of this one, which is made unless it exists.
@@ -89,15 +98,14 @@ impl Directory {
         self.open_regular(name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, Mode::empty())
     }
 
-    /// Opens a regular file for reading and writing, which is made unless it exists.
-    pub(crate) fn open_to_write(&self, name: &OsStr, mode: u32) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        self.open_regular(name, flags, Mode::from_raw_mode(mode))
+    /// Opens a regular file for reading and writing.
+    pub(crate) fn open_to_write(&self, name: &OsStr) -> io::Result<File> {
+        self.open_regular(name, OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK, Mode::empty())
     }
 
-    /// Makes a file that does not exist yet.
+    /// Makes a file that does not exist yet, for reading and writing.
     pub(crate) fn create_file(&self, name: &OsStr, mode: u32) -> io::Result<File> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&*self.fd, name, flags, Mode::from_raw_mode(mode))?.into())
     }
 
@@ -137,22 +145,38 @@ impl Directory {
         }
     }
 
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// Waits until the names of this directory have reached the disk.
     pub(crate) fn flush(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&*self.fd)?)
     }
 
+    /// Device and inode.
+    pub(crate) fn identity(&self) -> io::Result<(u64, u64)> {
+        let stat = rustix::fs::fstat(&*self.fd)?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
     /// The names in this directory, sorted byte by byte.
     pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
+        let mut names = self.names_that(|_| true)?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Some of the names in this directory.
+    pub(crate) fn names_that(&self, is_asked: impl Fn(&OsStr) -> bool) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&*self.fd)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
+            if name != b"." && name != b".." && is_asked(OsStr::from_bytes(name)) {
                 names.push(OsStr::from_bytes(name).to_owned());
             }
         }
-        names.sort_unstable();
         Ok(names)
     }
 }
@@ -183,6 +207,15 @@ impl Tree {
         Ok((self.walk(&parts, false)?, name))
     }
 
+    /// The directory of this path; `None` when there is none.
+    pub(crate) fn look(&mut self, path: &Name) -> Result<Option<Directory>, Failure> {
+        let parts = path.parts_below().map_err(|why| refused(path, why))?;
+        match self.walk(&parts, false) {
+            Err(Failure::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            walked => walked.map(Some),
+        }
+    }
+
     /// The directory of this path, which is made unless it exists.
     pub(crate) fn directory(&mut self, path: &Name) -> Result<Directory, Failure> {
         let parts = path.parts_below().map_err(|why| refused(path, why))?;
@@ -200,6 +233,13 @@ impl Tree {
         }
         Ok(self.chain.last().map_or(&self.root, |(_, directory)| directory).clone())
     }
+}
+
+/// Lets this process have as many descriptors as it may at the most: every file under way holds its directory open, and
+/// a walk those above it. Where that is refused, it goes on with fewer.
+pub(crate) fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// What a walk finds.

@@ -6,6 +6,7 @@
 mod change;
 mod df;
 mod digest;
+mod directories;
 mod facts;
 mod get;
 mod glob;
@@ -48,6 +49,7 @@ pub(crate) fn check(verb: &FileVerb, json: bool) -> Result<(), Failure> {
 }
 
 pub(crate) async fn run(session: &mut Session<'_>, verb: &FileVerb) -> Result<Answer, Failure> {
+    local::raise_descriptor_limit();
     match verb {
         FileVerb::Get(options) => get::run(session, options).await,
         FileVerb::Put(options) => put::run(session, options).await,

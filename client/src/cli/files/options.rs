@@ -125,7 +125,7 @@ pub(crate) struct Get {
     /// Fetch directories with everything below them
     #[arg(short, long)]
     pub(crate) recursive: bool,
-    /// Keep modification time and permissions
+    /// Keep modification time and permissions, of directories as well
     #[arg(short, long)]
     pub(crate) preserve: bool,
     /// Leave files alone that are there already
@@ -143,7 +143,7 @@ pub(crate) struct Put {
     /// Drop directories with everything below them
     #[arg(short, long)]
     pub(crate) recursive: bool,
-    /// Keep modification time and permissions
+    /// Keep modification time and permissions of files
     #[arg(short, long)]
     pub(crate) preserve: bool,
     /// Leave files alone that are there already

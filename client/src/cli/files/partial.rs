@@ -9,7 +9,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::local::{Directory, MODE_NEW};
@@ -20,6 +21,9 @@ const NAME_LEN_MAX: usize = 200;
 
 /// The longest origin that is read, in bytes: two paths and some facts, with room.
 const ORIGIN_LEN_MAX: u64 = 64 << 10;
+
+/// The permissions of content whose origin is there and which itself is missing; it is empty.
+const MODE_PRIVATE: u32 = 0o600;
 
 /// How often a partial is opened anew when another program publishes it meanwhile.
 const OPENS_MAX: u32 = 10;
@@ -65,7 +69,7 @@ impl Partial {
         if directory.facts(&origin_name(&name))?.is_none() {
             return Ok(None);
         }
-        let file = lock(directory, &name)?;
+        let file = lock(directory, &name, MODE_PRIVATE)?;
         let len = file.metadata()?.len();
         let origin = read_origin(directory, &name).filter(|origin| len <= origin.size && fits(origin));
         let Some(origin) = origin else {
@@ -75,17 +79,22 @@ impl Partial {
         Ok(Some(Partial { file, origin, len, directory: directory.clone(), name }))
     }
 
-    /// Makes an empty one.
+    /// Makes an empty one with these permissions, and room for the whole file where the file system can reserve it.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] when another program writes it.
-    pub(crate) fn create(directory: &Directory, target: &OsStr, origin: Origin) -> io::Result<Partial> {
+    /// [`io::ErrorKind::WouldBlock`] when another program writes it, and [`io::ErrorKind::StorageFull`] when the whole
+    /// file has no room; then nothing is left.
+    pub(crate) fn create(directory: &Directory, target: &OsStr, mode: u32, origin: Origin) -> io::Result<Partial> {
         let name = partial_name(target);
-        let file = lock(directory, &name)?;
+        let file = lock(directory, &name, mode)?;
         // The origin of older content goes first, so that a program that dies here leaves no wrong one.
         directory.remove(&origin_name(&name))?;
         file.set_len(0)?;
+        if let Err(error) = reserve(&file, origin.size) {
+            discard(directory, &name)?;
+            return Err(error);
+        }
         let text = serde_json::to_vec(&origin)?;
         directory.create_file(&origin_name(&name), MODE_NEW)?.write_all(&text)?;
         Ok(Partial { file, origin, len: 0, directory: directory.clone(), name })
@@ -128,16 +137,44 @@ fn discard(directory: &Directory, name: &OsStr) -> io::Result<()> {
 }
 
 /// Opens the content and locks it. A lock on a file that has another name by now, or none, is worth nothing.
-fn lock(directory: &Directory, name: &OsStr) -> io::Result<File> {
+fn lock(directory: &Directory, name: &OsStr, mode: u32) -> io::Result<File> {
     for _ in 0..OPENS_MAX {
-        let file = directory.open_to_write(name, MODE_NEW)?;
+        let (file, is_new) = match directory.create_file(name, mode) {
+            Ok(file) => (file, true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match directory.open_to_write(name) {
+                Ok(file) => (file, false),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            },
+            Err(error) => return Err(error),
+        };
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         let named = directory.open_file(name);
-        if named.is_ok_and(|named| is_same(&named, &file).unwrap_or(false)) {
+        if !named.is_ok_and(|named| is_same(&named, &file).unwrap_or(false)) {
+            continue;
+        }
+        if is_new || is_ours_alone(&file)? {
             return Ok(file);
         }
+        directory.remove(name)?;
     }
     Err(io::ErrorKind::WouldBlock.into())
+}
+
+/// Whether nobody else can write the file, nor is it one with a name beside this: it was shown by a program that ended
+/// then, or somebody has put it in our way.
+fn is_ours_alone(file: &File) -> io::Result<bool> {
+    let stat = rustix::fs::fstat(file)?;
+    Ok(stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_nlink == 1)
+}
+
+/// Sees to it that a disk without room is known before the content comes. A file system that cannot reserve finds out
+/// when it is full.
+fn reserve(file: &File, size: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, size) {
+        Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn is_same(one: &File, other: &File) -> io::Result<bool> {
@@ -194,7 +231,7 @@ mod tests {
     }
 
     fn begun(handle: &Directory, target: &str, content: &[u8]) {
-        let mut partial = Partial::create(handle, target.as_ref(), origin("e")).expect("a partial");
+        let mut partial = Partial::create(handle, target.as_ref(), MODE_NEW, origin("e")).expect("a partial");
         partial.file.write_all(content).expect("room");
     }
 
@@ -225,12 +262,33 @@ mod tests {
     #[test]
     fn only_one_program_writes_it() {
         let (_dir, handle) = directory();
-        let held = Partial::create(&handle, "a".as_ref(), origin("e")).expect("a partial");
-        let refused = Partial::create(&handle, "a".as_ref(), origin("e")).expect_err("a lock");
+        let held = Partial::create(&handle, "a".as_ref(), MODE_NEW, origin("e")).expect("a partial");
+        let refused = Partial::create(&handle, "a".as_ref(), MODE_NEW, origin("e")).expect_err("a lock");
         assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
         assert!(Partial::find(&handle, "a".as_ref(), |_| true).is_err());
         drop(held);
-        Partial::create(&handle, "a".as_ref(), origin("e")).expect("a partial");
+        Partial::create(&handle, "a".as_ref(), MODE_NEW, origin("e")).expect("a partial");
+    }
+
+    #[test]
+    fn a_partial_with_another_name_is_left_to_that_name() {
+        let (dir, handle) = directory();
+        begun(&handle, "a", b"whole");
+        std::fs::hard_link(dir.path().join(".a.plug-part"), dir.path().join("a")).expect("a link");
+        assert_eq!(Partial::find(&handle, "a".as_ref(), |_| true).expect("a look").expect("a partial").len, 0);
+        begun(&handle, "a", b"other");
+        assert_eq!(std::fs::read(dir.path().join("a")).expect("a file"), b"whole");
+    }
+
+    #[test]
+    fn room_is_reserved_and_not_taken_for_content() {
+        let (dir, handle) = directory();
+        begun(&handle, "a", b"");
+        let facts = std::fs::metadata(dir.path().join(".a.plug-part")).expect("a file");
+        assert_eq!(facts.len(), 0);
+        let endless = Origin { size: u64::MAX >> 1, ..origin("e") };
+        Partial::create(&handle, "b".as_ref(), MODE_NEW, endless).expect_err("more than any disk has");
+        assert_eq!(handle.names().expect("names"), [".a.plug-part", ".a.plug-part.json"]);
     }
 
     #[test]

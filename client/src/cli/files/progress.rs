@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::name::Name;
 use super::options::ProgressMode;
 use crate::cli::failure::Failure;
 
@@ -51,12 +52,20 @@ enum Sort {
 #[derive(Debug)]
 pub(crate) struct Running {
     count: Option<Arc<Count>>,
-    total: Option<ProgressBar>,
+    total: Option<Share>,
+}
+
+/// What one file has added to the total.
+#[derive(Debug)]
+struct Share {
+    total: ProgressBar,
+    size: Option<u64>,
+    bytes: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Count {
-    name: String,
+    name: Name,
     size: Option<u64>,
     bytes: AtomicU64,
     bar: ProgressBar,
@@ -88,22 +97,20 @@ impl Progress {
     }
 
     /// A file begins, or goes on with what it had before.
-    pub(crate) fn begin(&self, name: &str, size: Option<u64>, from: u64) -> Running {
+    pub(crate) fn begin(&self, name: &Name, size: Option<u64>, from: u64) -> Running {
         let total = match &self.0.sort {
             Sort::Quiet => return Running { count: None, total: None },
             Sort::Bars { total, .. } => total.clone(),
             Sort::Events => None,
         };
-        if let Some(total) = &total {
-            total.inc(from);
-        }
+        let total = total.map(|total| Share::of(total, size, from));
         if size.is_some_and(|size| size < BAR_SIZE_LEAST) {
             return Running { count: None, total };
         }
         let bar = match &self.0.sort {
             Sort::Bars { bars, .. } => {
                 let style = style(if size.is_some() { SIZED } else { UNSIZED });
-                let bar = ProgressBar::new(size.unwrap_or_default()).with_prefix(name.to_owned()).with_style(style);
+                let bar = ProgressBar::new(size.unwrap_or_default()).with_prefix(name.to_string()).with_style(style);
                 let bar = bars.insert(0, bar);
                 bar.set_position(from);
                 bar.reset_eta();
@@ -112,11 +119,18 @@ impl Progress {
             _ => ProgressBar::hidden(),
         };
         let seen = Mutex::new((from, Instant::now()));
-        let count = Arc::new(Count { name: name.to_owned(), size, bytes: AtomicU64::new(from), bar, seen });
+        let count = Arc::new(Count { name: name.clone(), size, bytes: AtomicU64::new(from), bar, seen });
         let mut running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|count| count.strong_count() > 0);
         running.push(Arc::downgrade(&count));
         Running { count: Some(count), total }
+    }
+
+    /// A file is passed over, since it is there already.
+    pub(crate) fn pass(&self, size: u64) {
+        if let Sort::Bars { total: Some(total), .. } = &self.0.sort {
+            total.inc(size);
+        }
     }
 
     /// A last line for people; programs have the events.
@@ -214,7 +228,30 @@ impl Running {
             count.bar.inc(bytes as u64);
         }
         if let Some(total) = &self.total {
-            total.inc(bytes as u64);
+            total.add(bytes as u64);
+        }
+    }
+}
+
+impl Share {
+    fn of(total: ProgressBar, size: Option<u64>, from: u64) -> Share {
+        let share = Share { total, size, bytes: AtomicU64::new(0) };
+        share.add(from);
+        share
+    }
+
+    fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.total.inc(bytes);
+    }
+}
+
+impl Drop for Share {
+    /// What did not come to its end is counted again by the next try.
+    fn drop(&mut self) {
+        let bytes = *self.bytes.get_mut();
+        if self.size.is_some_and(|size| bytes < size) {
+            self.total.dec(bytes);
         }
     }
 }
@@ -240,10 +277,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_tried_again_counts_once() {
+        let total = ProgressBar::hidden();
+        let first = Running { count: None, total: Some(Share::of(total.clone(), Some(10), 0)) };
+        first.add(6);
+        assert_eq!(total.position(), 6);
+        drop(first);
+        let second = Running { count: None, total: Some(Share::of(total.clone(), Some(10), 6)) };
+        second.add(4);
+        drop(second);
+        assert_eq!(total.position(), 10);
+    }
+
+    #[test]
     fn a_file_without_bytes_is_stalled_after_a_while() {
         let long_ago = Instant::now().checked_sub(STALLED_AFTER).expect("a clock that has run for some seconds");
         let count = Count {
-            name: String::new(),
+            name: Name::default(),
             size: None,
             bytes: AtomicU64::new(7),
             bar: ProgressBar::hidden(),

@@ -74,10 +74,11 @@ pub(crate) async fn run(session: &mut Session<'_>, options: &Put) -> Result<Answ
     };
     let mut uploads = Vec::new();
     for local in locals {
+        let name = Name::from(local.as_os_str());
         let upload = planner.upload(local, to.as_ref(), there.as_ref(), options).await;
         match upload {
             Err(failure @ (Failure::Status(_) | Failure::Io { .. })) => {
-                tally.failed(&to.as_ref().map_or(String::new(), Name::to_string), failure, many);
+                tally.failed(&name, failure, many);
             }
             upload => uploads.push(upload?),
         }
@@ -212,7 +213,7 @@ impl Upload {
                 }
                 let mut enter = |found: Found| push_found(found, &to, &known, jobs, tally, terms);
                 let mut fail = |failure| {
-                    tally.failed(&to.to_string(), failure, true);
+                    tally.failed(&to, failure, true);
                     Ok(())
                 };
                 walk(&root, &mut enter, &mut fail).is_ok()
@@ -241,7 +242,7 @@ fn push_found(
         Kind::File => Source::Found { directory, name },
         Kind::Symlink | Kind::Other => {
             let why = if facts.kind == Kind::Symlink { "a symbolic link" } else { "not a regular file" };
-            tally.skipped(&remote.to_string(), why);
+            tally.skipped(&remote, why);
             return Ok(false);
         }
     };

@@ -8,6 +8,7 @@ use plugd_core::Origin;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::Sender;
 
+use super::directories::Directories;
 use super::facts::{Entry, Facts, Kind};
 use super::glob::Selection;
 use super::listing::Listing;
@@ -108,18 +109,22 @@ impl Comparison {
         }
         let there = rest.remove(path);
         match (facts.kind, there) {
-            (Kind::Symlink | Kind::Other, _) => {
+            (Kind::Symlink | Kind::Other, there) => {
+                if there.is_some_and(|there| there.is_dir()) {
+                    // What stands in the place of something that is skipped is not known to be unwanted.
+                    keep_below(path, rest);
+                }
                 let why = if facts.kind == Kind::Symlink { "a symbolic link" } else { "not a regular file" };
-                self.tally.skipped(&path.to_string(), why);
+                self.tally.skipped(path, why);
                 Verdict::Pass
             }
+            (Kind::File, _) if !self.selection.includes(path) => Verdict::Pass,
             (Kind::Dir, Some(there)) if !there.is_dir() => self.conflict(path, "a directory", "a file"),
             (Kind::File, Some(there)) if there.is_dir() => self.conflict(path, "a file", "a directory"),
             (Kind::Dir, there) => match there.is_none() && self.selection.includes_all() {
                 true => Verdict::Make,
                 false => Verdict::Pass,
             },
-            (Kind::File, _) if !self.selection.includes(path) => Verdict::Pass,
             (Kind::File, Some(there)) if there.is_file() && there.size == facts.size => {
                 if !self.checksum && there.same_mtime(facts) {
                     self.tally.unchanged();
@@ -134,7 +139,7 @@ impl Comparison {
     fn conflict(&self, path: &Name, here: &str, there: &str) -> Verdict {
         let text = format!("{here} in the source is {there} in the destination; remove that first");
         let status = Status::failed_precondition("is-a-directory", text).with_origin(Origin::Caller);
-        self.tally.failed(&path.to_string(), Failure::found(status), true);
+        self.tally.failed(path, Failure::found(status), true);
         Verdict::Exclude
     }
 
@@ -158,6 +163,16 @@ impl Comparison {
     }
 }
 
+/// Takes everything below a directory out of the rest.
+fn keep_below(directory: &Name, rest: &mut Rest) {
+    let below = Name::new([directory.as_bytes(), b"/"].concat());
+    let paths = rest.range(below.clone()..).map(|(path, _)| path);
+    let paths: Vec<Name> = paths.take_while(|path| path.as_bytes().starts_with(below.as_bytes())).cloned().collect();
+    for path in paths {
+        rest.remove(&path);
+    }
+}
+
 struct Side<'s> {
     remote: &'s Remote,
     terms: &'s Terms,
@@ -174,10 +189,11 @@ impl Side<'_> {
         if !self.options.dry_run {
             jobs.push(PutJob::new(Source::Directory, to.clone()));
         }
+        let source = Name::from(source.as_os_str());
         let walker = tokio::task::spawn_blocking({
             let (jobs, to, comparison) = (jobs.clone(), to.clone(), Arc::clone(self.comparison));
             move || {
-                let walked = comparison.walk_source(&root, &to, &jobs, rest);
+                let walked = comparison.walk_source(&source, &root, &to, &jobs, rest);
                 jobs.complete();
                 walked
             }
@@ -228,13 +244,19 @@ impl Side<'_> {
             false => Some(Directory::create(to)?),
         };
         let (jobs, queue) = get::queue();
-        let list = self.list_source(source, root.clone(), jobs, &mut rest);
+        let directories = Directories::default();
+        let list = self.list_source(source, root.clone(), jobs, &mut rest, &directories);
         let transfer = get::run(self.remote, queue, self.options.transfer.jobs, self.terms, self.tally);
         let (is_whole, moved) = tokio::join!(list, transfer);
         moved?;
-        if !self.may_delete(is_whole?) {
-            return Ok(());
+        if self.may_delete(is_whole?) {
+            self.delete_rest(root, rest);
         }
+        directories.set(self.tally);
+        Ok(())
+    }
+
+    fn delete_rest(&self, root: Option<Directory>, rest: Rest) {
         let mut tree = root.map(Tree::new);
         for path in self.comparison.deletions(rest) {
             match &mut tree {
@@ -242,7 +264,6 @@ impl Side<'_> {
                 Some(tree) => self.delete_here(tree, &path),
             }
         }
-        Ok(())
     }
 
     /// What is here in the destination.
@@ -266,8 +287,9 @@ impl Side<'_> {
         root: Option<Directory>,
         jobs: Sender<GetJob>,
         rest: &mut Rest,
+        directories: &Directories,
     ) -> Result<bool, Failure> {
-        let mut tree = root.map(Tree::new);
+        let mut tree = root.clone().map(Tree::new);
         let args = LsArgs { path: Some(source), recursive: true, ..LsArgs::default() };
         let mut listing = Listing::new(self.remote, args, self.terms.retry, self.tally.progress());
         loop {
@@ -275,7 +297,7 @@ impl Side<'_> {
                 Ok(Some(entry)) => entry,
                 Ok(None) => return Ok(true),
                 Err(failure @ Failure::Status(_)) => {
-                    self.tally.failed(&source.to_string(), failure, true);
+                    self.tally.failed(source, failure, true);
                     return Ok(false);
                 }
                 Err(failure) => return Err(failure),
@@ -285,6 +307,9 @@ impl Side<'_> {
                 self.comparison.plan_for(&verdict, "get", &name);
                 continue;
             };
+            if let Some(root) = root.as_ref().filter(|_| facts.is_dir() && verdict != Verdict::Exclude) {
+                directories.add(root, name.clone(), facts.clone());
+            }
             let path = source.join(&name);
             let queued = match verdict {
                 Verdict::Exclude | Verdict::Pass => Ok(()),
@@ -302,7 +327,7 @@ impl Side<'_> {
                 },
             };
             if let Err(failure) = queued {
-                self.tally.failed(&path.to_string(), failure, true);
+                self.tally.failed(&path, failure, true);
             }
         }
     }
@@ -323,7 +348,7 @@ impl Side<'_> {
         match removed {
             Ok(true) => self.tally.deleted(),
             Ok(false) => {}
-            Err(failure) => self.tally.failed(&path.to_string(), failure, true),
+            Err(failure) => self.tally.failed(path, failure, true),
         }
     }
 }
@@ -333,7 +358,14 @@ struct Abandoned;
 
 impl Comparison {
     /// Queues what differs. Returns what the source does not have, and whether the whole source was read.
-    fn walk_source(&self, root: &Directory, to: &Name, jobs: &Jobs<PutJob>, mut rest: Rest) -> (Rest, bool) {
+    fn walk_source(
+        &self,
+        source: &Name,
+        root: &Directory,
+        to: &Name,
+        jobs: &Jobs<PutJob>,
+        mut rest: Rest,
+    ) -> (Rest, bool) {
         let mut is_whole = true;
         let mut enter = |found: Found| {
             let verdict = self.judge(&found.path, &found.facts, &mut rest);
@@ -356,7 +388,7 @@ impl Comparison {
         };
         let mut fail = |failure| {
             is_whole = false;
-            self.tally.failed("source", failure, true);
+            self.tally.failed(source, failure, true);
             Ok(())
         };
         let walked = walk(root, &mut enter, &mut fail);
@@ -428,6 +460,22 @@ mod tests {
         assert_eq!(comparison.judge(&"x/b.c".into(), &file(), &mut rest), Verdict::Exclude);
         assert_eq!(comparison.judge(&"b.h".into(), &file(), &mut rest), Verdict::Pass);
         assert_eq!(comparison.deletions(rest).collect::<Vec<_>>(), ["a.c".into()]);
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_a_skipped_link_is_kept_with_everything_below() {
+        let comparison = comparison(&[], &[], false);
+        let paths = [("a", "dir"), ("a-b", "file"), ("a/b", "dir"), ("a/b/c", "file"), ("a0", "file")];
+        let mut rest = paths.iter().map(|(path, kind)| (Name::from(*path), facts(kind, 0, 0))).collect();
+        assert_eq!(comparison.judge(&"a".into(), &facts("symlink", 0, 0), &mut rest), Verdict::Pass);
+        assert_eq!(rest.into_keys().collect::<Vec<_>>(), ["a-b".into(), "a0".into()]);
+    }
+
+    #[test]
+    fn a_file_that_is_left_out_is_no_conflict() {
+        let comparison = comparison(&["*.h"], &[], false);
+        assert_eq!(verdict(&comparison, facts("file", 1, 1), Some(facts("dir", 1, 1))), Verdict::Pass);
+        assert!(!comparison.tally.has_failures());
     }
 
     #[test]

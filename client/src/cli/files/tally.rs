@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::name::Name;
 use super::options::Durability;
 use super::progress::Progress;
 use crate::Reply;
@@ -18,7 +19,7 @@ const FAILURES_MAX: usize = 1000;
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Receipt {
     /// What it is called here, or there for a put.
-    pub(crate) name: String,
+    pub(crate) name: Name,
     /// The size of the whole file, in bytes.
     pub(crate) size: u64,
     /// How many bytes of payload the last call moved.
@@ -54,7 +55,7 @@ struct Counts {
     skipped: u64,
     deleted: u64,
     failed: u64,
-    failures: Vec<(String, String)>,
+    failures: Vec<(Name, String)>,
     first: Option<Failure>,
     last: Option<(Receipt, Reply)>,
 }
@@ -71,6 +72,9 @@ impl Tally {
 
     pub(crate) fn done(&self, receipt: Receipt, reply: Reply) {
         self.progress.event(|| with_event("done", json!(receipt)));
+        if receipt.unchanged {
+            self.progress.pass(receipt.size);
+        }
         let mut counts = self.counts();
         counts.files += 1;
         counts.bytes += receipt.bytes;
@@ -79,7 +83,7 @@ impl Tally {
     }
 
     /// `many`: the command goes on with others, so that this one is told at once.
-    pub(crate) fn failed(&self, name: &str, failure: Failure, many: bool) {
+    pub(crate) fn failed(&self, name: &Name, failure: Failure, many: bool) {
         let line = failure.line().unwrap_or_default();
         if many {
             self.progress.line(&format!("plug: {name}: {line}"));
@@ -88,12 +92,12 @@ impl Tally {
         let mut counts = self.counts();
         counts.failed += 1;
         if counts.failures.len() < FAILURES_MAX {
-            counts.failures.push((name.to_owned(), line));
+            counts.failures.push((name.clone(), line));
         }
         counts.first.get_or_insert(failure);
     }
 
-    pub(crate) fn skipped(&self, name: &str, why: &str) {
+    pub(crate) fn skipped(&self, name: &Name, why: &str) {
         self.progress.line(&format!("plug: {name}: skipped: {why}"));
         self.progress.event(|| json!({"event": "skipped", "name": name, "why": why}));
         self.counts().skipped += 1;
@@ -144,7 +148,7 @@ impl Tally {
                 note.push_str(&format!(", {count} {word}"));
             }
         }
-        let failure = |(name, line): &(String, String)| json!({"name": name, "failure": line});
+        let failure = |(name, line): &(Name, String)| json!({"name": name, "failure": line});
         let failures: Vec<Value> = counts.failures.iter().map(failure).collect();
         let data = json!({
             "files": files, "bytes": bytes, "unchanged": unchanged, "deleted": deleted, "skipped": skipped,

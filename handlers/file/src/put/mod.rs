@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub(crate) use upload::{Order, Receipt, Upload};
 
-use crate::blocking::{blocking, while_called};
+use crate::blocking::{Parked, blocking, while_called};
 use crate::config::{Durability, FileSettings};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::entry::{MODE_BITS, Time};
@@ -189,7 +189,7 @@ pub(crate) async fn put(shared: &Arc<Shared>, call: &mut Call) -> Result<(), Sta
         output.head(&Head { offset: 0, unchanged: false })?;
         return output.set_trailer(&receipt);
     }
-    let upload = blocking(prepare).await?;
+    let upload = blocking(move || Ok(Parked::new(prepare()?))).await?;
     output.head(&Head { offset: upload.offset(), unchanged: false })?;
     let receipt = receive::receive(upload, inflow, input, output.cancelled()).await?;
     output.set_trailer(&receipt)
@@ -236,7 +236,11 @@ fn existing(shared: &Shared, path: &std::path::Path) -> Result<Option<Arc<Source
         target => target?,
     };
     match found {
-        Some(meta) if meta.is_file() => Ok(Some(Source::new(path, place.open_file()?))),
+        Some(meta) if meta.is_file() => match place.open_file() {
+            // It was removed or moved since it was found.
+            Err(status) if status.reason() == "no-such-file" => Ok(None),
+            file => Ok(Some(Source::new(path, file?)?)),
+        },
         _ => Ok(None),
     }
 }

@@ -6,13 +6,14 @@ use std::fs::{File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use plugd_core::Status;
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, StatxFlags, mkdirat, openat, statx, unlinkat};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
@@ -33,8 +34,17 @@ const TOKEN_LEN_MAX: usize = 64;
 /// The most cut uploads that are kept in a directory. Their number is the callers' choice, and each takes an inode.
 const KEPT_MAX: usize = 1000;
 
-/// How often a file is made again that the sweep of another server took away between its making and its locking.
+/// How often a file is tried again that another server has, or swept away between its making and its locking.
 const ATTEMPTS_MAX: usize = 100;
+
+/// The pause between two attempts: a sweep and a count look at each file for a moment only.
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// The unit in which a file's space is told, whatever its file system.
+const BLOCK_LEN: u64 = 512;
+
+/// How much space behind its end a kept file may have: file systems take some ahead by themselves.
+const RESERVED_LEN_MAX: u64 = 1 << 20;
 
 /// The longest wait between two sweeps.
 const SWEEP_PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
@@ -165,8 +175,8 @@ impl Uploads {
                 Ok(Some((file, len))) => {
                     return Ok(Partial { dir, name, file, len, counted: forgotten.unwrap_or(len) });
                 }
-                // Somebody else took the name or swept the file away.
-                Ok(None) | Err(Errno::EXIST) => {}
+                // Somebody else has it, or swept it away. Nobody has it for long, but a server of its own.
+                Ok(None) | Err(Errno::EXIST) => std::thread::sleep(ATTEMPT_PAUSE),
                 // Somebody removed the directory itself.
                 Err(Errno::NOENT) => dir = self.dir_for(root, place).map_err(refuse)?,
                 Err(error) => return Err(refuse(error)),
@@ -175,11 +185,11 @@ impl Uploads {
         Err(refusal::busy(&place.path))
     }
 
-    /// The directory of uploads on the same file system as `place`: the root's, or one beside the file itself. Those are
-    /// many and unknown at the start, so each is swept when it is used.
+    /// The directory of uploads from which a file can be renamed to `place`: the root's, or, where something else is mounted,
+    /// one beside the file itself. Those are many and unknown at the start, so each is swept when it is used.
     fn dir_for(&self, root: &Root, place: &Place) -> Result<OwnedFd, Errno> {
         let uploads = make_uploads(root.dir())?;
-        if Meta::of(&uploads)?.identity.device == Meta::of(&place.dir)?.identity.device {
+        if mount(&uploads)? == mount(&place.dir)? {
             return Ok(uploads);
         }
         let uploads = make_uploads(&place.dir)?;
@@ -208,7 +218,10 @@ impl Uploads {
                 false => continue,
             };
             match left {
-                Some(left) => next = Some(next.map_or(left, |next| next.min(left))),
+                Some(left) => {
+                    trim(dir, OsStr::new(&name));
+                    next = Some(next.map_or(left, |next| next.min(left)));
+                }
                 None => {
                     if let Some(len) = remove_dead(dir, &name)
                         && name.starts_with(KEPT)
@@ -221,10 +234,12 @@ impl Uploads {
         next
     }
 
-    /// How long a cut upload is still kept; `None` when its time is over.
+    /// How long a cut upload is still kept; `None` when its time is over. A caller may have chosen the modification time,
+    /// and must not choose a day in the far future with it.
     fn time_left(&self, meta: &Meta) -> Option<Duration> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let touched = Duration::new(meta.identity.mtime.s.max(0) as u64, meta.identity.mtime.ns);
+        let touched = meta.identity.mtime.min(meta.identity.ctime);
+        let touched = Duration::new(touched.s.max(0) as u64, touched.ns);
         (touched + self.expiry).checked_sub(now).filter(|left| !left.is_zero())
     }
 }
@@ -256,6 +271,13 @@ pub(crate) fn is_kept(dir: &OwnedFd, name: &OsStr) -> bool {
     name.as_bytes().starts_with(KEPT.as_bytes()) && lock_existing(dir, name).is_some()
 }
 
+/// The file system and the mount that a directory lies on. The same file system may be mounted twice, and no file is
+/// renamed from one mount to another. Before Linux 5.8 mounts have no numbers, and the file system decides alone.
+fn mount(dir: &OwnedFd) -> Result<(u64, u64), Errno> {
+    let stat = statx(dir, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    Ok((Meta::of(dir)?.identity.device, stat.stx_mnt_id))
+}
+
 fn make_uploads(dir: &OwnedFd) -> Result<OwnedFd, Errno> {
     match open_uploads(dir) {
         Err(Errno::NOENT) => match mkdirat(dir, UPLOADS_NAME, Mode::RWXU) {
@@ -275,17 +297,10 @@ fn open_uploads(dir: &OwnedFd) -> Result<OwnedFd, Errno> {
 fn open_locked(dir: impl AsFd, name: &str, resume: bool) -> Result<Option<(File, u64)>, Errno> {
     let new = if resume { OFlags::empty() } else { OFlags::EXCL };
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | new;
-    let file = File::from(openat(dir, name, flags, Mode::from_raw_mode(0o666))?);
+    let file = File::from(openat(&dir, name, flags, Mode::from_raw_mode(0o666))?);
     match file.try_lock() {
-        Ok(()) => {
-            let meta = Meta::of(&file)?;
-            Ok((meta.links > 0 && meta.is_file()).then(|| (file, meta.size())))
-        }
-        Err(TryLockError::WouldBlock) => {
-            // Nobody has it for long, but a server of its own.
-            std::thread::sleep(Duration::from_millis(10));
-            Ok(None)
-        }
+        Ok(()) => Ok(meta_if_named(&dir, OsStr::new(name), &file)?.map(|meta| (file, meta.size()))),
+        Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
     }
 }
@@ -293,7 +308,19 @@ fn open_locked(dir: impl AsFd, name: &str, resume: bool) -> Result<Option<(File,
 fn lock_existing(dir: &OwnedFd, name: &OsStr) -> Option<File> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(openat(dir, name, flags, Mode::empty()).ok()?);
-    file.try_lock().is_ok().then_some(file)
+    file.try_lock().ok()?;
+    meta_if_named(dir, name, &file).ok()?.is_some().then_some(file)
+}
+
+/// What an open file is, if its name still stands for it. Whoever had it locked before may have published it meanwhile, and
+/// then it is no upload any more, or removed it, and then the name may be another one's.
+fn meta_if_named(dir: impl AsFd, name: &OsStr, file: &File) -> Result<Option<Meta>, Errno> {
+    let meta = Meta::of(file)?;
+    match meta_at(dir, name) {
+        Ok(named) if named.identity.is_same_file(&meta.identity) => Ok(meta.is_file().then_some(meta)),
+        Ok(_) | Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes a file that no upload has locked; tells its length.
@@ -303,7 +330,59 @@ fn remove_dead(dir: &OwnedFd, name: &str) -> Option<u64> {
     unlinkat(dir, name, AtFlags::empty()).ok().map(|()| len)
 }
 
+/// Gives back the space that was reserved behind the end of a file that no upload has locked: its server was killed.
+fn trim(dir: &OwnedFd, name: &OsStr) {
+    let Some(file) = lock_existing(dir, name) else { return };
+    if let Ok(metadata) = file.metadata()
+        && metadata.blocks() * BLOCK_LEN > metadata.len() + RESERVED_LEN_MAX
+    {
+        // What cannot be given back now is given back when the file goes.
+        let _ = file.set_len(metadata.len());
+    }
+}
+
 fn names(dir: &OwnedFd) -> Result<Vec<String>, Errno> {
     let entries = Dir::read_from(dir)?.map(|entry| entry.map(|entry| entry.file_name().to_str().map(str::to_owned)));
     entries.filter_map(|name| name.map(|name| name.ok()).transpose()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::entry::{Kind, Time};
+    use crate::version::Identity;
+
+    #[test]
+    fn a_file_that_was_published_in_between_is_nobodys_upload_any_more() {
+        let world = tempfile::tempdir().expect("a directory");
+        let dir = OwnedFd::from(File::open(world.path()).expect("a directory"));
+        let (kept, published) = (world.path().join("k-1"), world.path().join("published"));
+        let is_named = |file: &File| meta_if_named(&dir, OsStr::new("k-1"), file).expect("a directory").is_some();
+        // Another server of the directory has it open, but has not locked it yet.
+        let file = File::create_new(&kept).expect("a file");
+        assert!(is_named(&file));
+        fs::rename(&kept, &published).expect("a file");
+        assert!(!is_named(&file), "it would write into a file that is whole");
+        fs::write(&kept, "the next upload").expect("a file");
+        assert!(!is_named(&file), "it would remove the next upload");
+        fs::rename(&published, &kept).expect("a file");
+        assert!(is_named(&file));
+    }
+
+    #[test]
+    fn no_modification_time_keeps_an_upload_beyond_its_time() {
+        let uploads = Uploads::new(Duration::from_secs(60));
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs() as i64;
+        let left = |mtime_s, ctime_s| {
+            let (mtime, ctime) = (Time { s: mtime_s, ns: 0 }, Time { s: ctime_s, ns: 0 });
+            let identity = Identity { device: 1, inode: 1, size: 1, mtime, ctime };
+            uploads.time_left(&Meta { kind: Kind::File, mode: 0, identity })
+        };
+        assert!(left(now_s, now_s).is_some());
+        for mtime_s in [i64::MIN, -1, now_s - 61, now_s, now_s + 1_000_000, i64::MAX] {
+            assert_eq!(left(mtime_s, now_s - 61), None, "{mtime_s}");
+        }
+    }
 }

@@ -26,6 +26,9 @@ const LOCKS: usize = 64;
 /// it does not inherit the right to run as its owner.
 const INHERITED_MODE_BITS: u32 = 0o777;
 
+/// Two places that are locked; they may share a lock.
+pub(crate) type TwoLocks<'a> = (MutexGuard<'a, ()>, Option<MutexGuard<'a, ()>>);
+
 type Name<'a> = (BorrowedFd<'a>, &'a Path);
 
 /// The calls that a full disk refuses. Tests put refusing ones in their place.
@@ -34,6 +37,7 @@ pub(crate) struct Disk {
     pub(crate) allocate: fn(&File, start: u64, len: u64) -> Result<(), Errno>,
     pub(crate) sync: fn(&File, with_marks: bool) -> Result<(), Errno>,
     pub(crate) rename: fn(Name<'_>, Name<'_>) -> Result<(), Errno>,
+    pub(crate) sync_dir: fn(&Place) -> Result<(), Errno>,
 }
 
 impl Default for Disk {
@@ -42,6 +46,7 @@ impl Default for Disk {
             allocate: |file, start, len| fallocate(file, FallocateFlags::KEEP_SIZE, start, len),
             sync: |file, with_marks| if with_marks { fsync(file) } else { fdatasync(file) },
             rename: |(from, old), (to, new)| renameat(from, old, to, new),
+            sync_dir: Place::sync_dir,
         }
     }
 }
@@ -70,11 +75,32 @@ impl Publisher {
         (self.disk.sync)(file, with_marks)
     }
 
+    /// Waits until the disk has the names in a place's directory.
+    pub(crate) fn sync_dir(&self, place: &Place) -> Result<(), Errno> {
+        (self.disk.sync_dir)(place)
+    }
+
     /// Keeps a place from being changed by other calls.
     pub(crate) fn lock(&self, place: &Place) -> Result<MutexGuard<'_, ()>, Status> {
+        Ok(self.lock_at(self.index(place)?))
+    }
+
+    /// Keeps two places from being changed by other calls.
+    pub(crate) fn lock_both(&self, one: &Place, other: &Place) -> Result<TwoLocks<'_>, Status> {
+        let (one, other) = (self.index(one)?, self.index(other)?);
+        // Always in the same order, so that no two calls wait for each other.
+        let first = self.lock_at(one.min(other));
+        Ok((first, (one != other).then(|| self.lock_at(one.max(other)))))
+    }
+
+    fn index(&self, place: &Place) -> Result<usize, Status> {
         let dir = Meta::of(&place.dir).map_err(|error| refusal::of(&place.path, error))?;
         let hash = self.hash.hash_one((dir.identity.device, dir.identity.inode, &place.name));
-        Ok(self.locks[hash as usize % LOCKS].lock().unwrap_or_else(PoisonError::into_inner))
+        Ok(hash as usize % LOCKS)
+    }
+
+    fn lock_at(&self, index: usize) -> MutexGuard<'_, ()> {
+        self.locks[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Renames a finished file. `judge` sees what stands in the place, and says whether the place must be free even then

@@ -7,13 +7,13 @@ use plugd_core::{Input, Status};
 
 use super::inflow::Inflow;
 use super::upload::{Receipt, Upload};
-use crate::blocking::{blocking, stop_of};
+use crate::blocking::{Parked, blocking, stop_of};
 use crate::digest::Hasher;
 use crate::source::HASH_STEP_LEN;
 
 /// Receives the whole input and publishes the file, unless another call takes the upload over.
 pub(super) async fn receive(
-    upload: Upload,
+    upload: Parked<Upload>,
     inflow: Inflow,
     input: &mut Input,
     cancelled: impl Future<Output = ()>,
@@ -30,7 +30,7 @@ pub(super) async fn receive(
 }
 
 async fn transfer(
-    mut upload: Upload,
+    mut upload: Parked<Upload>,
     mut inflow: Inflow,
     input: &mut Input,
     cancelled: impl Future<Output = ()>,
@@ -48,7 +48,7 @@ async fn transfer(
             return give_up(upload, inflow, status).await;
         }
         if inflow.is_whole() {
-            return blocking(move || upload.finish_with(inflow, hasher)).await;
+            return blocking(move || upload.take().finish_with(inflow, hasher)).await;
         }
         let filled;
         (upload, hasher, filled) = step(upload, hasher, &mut inflow, input).await?;
@@ -59,7 +59,7 @@ async fn transfer(
 }
 
 /// Sums up what is there already of an upload that is carried on.
-async fn hash_beginning(mut upload: Upload, mut hasher: Hasher) -> Result<(Upload, Hasher), Status> {
+async fn hash_beginning(mut upload: Parked<Upload>, mut hasher: Hasher) -> Result<(Parked<Upload>, Hasher), Status> {
     let mut position = 0;
     while position < upload.offset() {
         (upload, hasher, position) = blocking(move || {
@@ -73,11 +73,11 @@ async fn hash_beginning(mut upload: Upload, mut hasher: Hasher) -> Result<(Uploa
 
 /// Writes and sums up what has come, at the same time, while more comes. The last result is that of the coming.
 async fn step(
-    mut upload: Upload,
+    mut upload: Parked<Upload>,
     mut hasher: Hasher,
     inflow: &mut Inflow,
     input: &mut Input,
-) -> Result<(Upload, Hasher, Result<(), Status>), Status> {
+) -> Result<(Parked<Upload>, Hasher, Result<(), Status>), Status> {
     let pieces = Arc::new(inflow.take());
     let written = {
         let pieces = Arc::clone(&pieces);
@@ -111,9 +111,9 @@ async fn step(
 }
 
 /// Ends an upload whose call is over.
-async fn give_up(upload: Upload, inflow: Inflow, status: Status) -> Result<Receipt, Status> {
+async fn give_up(upload: Parked<Upload>, inflow: Inflow, status: Status) -> Result<Receipt, Status> {
     blocking(move || {
-        upload.give_up(inflow);
+        upload.take().give_up(inflow);
         Err(status)
     })
     .await

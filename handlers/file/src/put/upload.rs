@@ -99,8 +99,7 @@ impl Upload {
         }
         let (place, found) = shared.root.target(&order.path)?;
         refuse_unwanted(&place, &order, found.as_ref())?;
-        let replaced = found.filter(Meta::is_file).map_or(0, |meta| meta.size());
-        let reservation = shared.space.reservation(&shared.root, replaced)?;
+        let reservation = shared.space.reservation(&shared.root, found.as_ref())?;
         let partial = shared.uploads.open(&shared.root, &place, claim.as_ref(), resume)?;
         shared.space.change(0, partial.counted);
         let len = partial.len;
@@ -179,7 +178,7 @@ impl Upload {
 
     /// Copies a part of another file to the end of this one; returns how many bytes.
     pub(crate) fn copy(&mut self, source: &Source, len_max: u64) -> Result<u64, Status> {
-        let copied = source.copy_to(&mut self.partial.file, self.len, len_max);
+        let copied = source.copy_to((&self.place.path, &mut self.partial.file), self.len, len_max);
         self.len += copied.as_ref().unwrap_or(&0);
         copied
     }
@@ -201,13 +200,7 @@ impl Upload {
             return Err(size_mismatch(&self.len.to_string(), size));
         }
         verify(digests, computed).inspect_err(|_| self.fate = Fate::Spoiled)?;
-        let replaced = self.publish().inspect_err(|status| {
-            if matches!(status.reason(), "exists" | "changed" | "is-a-directory" | "not-a-file") {
-                self.fate = Fate::Spoiled;
-            }
-        })?;
-        self.fate = Fate::Published;
-        self.shared.space.change(self.len, replaced);
+        self.publish()?;
         let meta = Meta::of(&self.partial.file).map_err(|error| refusal::of(&self.place.path, error))?;
         Ok(Receipt {
             bytes: self.len - self.offset,
@@ -221,26 +214,30 @@ impl Upload {
         })
     }
 
-    /// Puts the file into its place; returns how many bytes the file had that it replaced.
-    fn publish(&mut self) -> Result<u64, Status> {
+    /// Puts the file into its place.
+    fn publish(&mut self) -> Result<(), Status> {
         let refuse = |error: Errno| refusal::of(&self.place.path, error);
-        let Order { mode, mtime, durability, .. } = &self.order;
+        let Order { mode, mtime, durability, no_clobber, .. } = self.order;
         let publisher = &self.shared.publisher;
         let found = self.place.find()?;
-        let has_marks = super::publish::mark(&self.partial.file, *mode, *mtime, found.as_ref()).map_err(refuse)?;
-        if *durability != Durability::None {
+        let has_marks = super::publish::mark(&self.partial.file, mode, mtime, found.as_ref()).map_err(refuse)?;
+        if durability != Durability::None {
             // What the disk did not take may still be in memory, and the next attempt may be told that all is well.
             let synced = publisher.sync(&self.partial.file, has_marks);
             synced.inspect_err(|_| self.fate = Fate::Spoiled).map_err(refuse)?;
         }
-        let found = publisher.put_in_place(&self.partial, &self.place, |found| {
-            refuse_unwanted(&self.place, &self.order, found)?;
-            Ok(self.order.no_clobber)
+        let replaced = publisher.put_in_place(&self.partial, &self.place, |found| {
+            refuse_unwanted(&self.place, &self.order, found).inspect_err(|_| self.fate = Fate::Spoiled)?;
+            self.reservation.replace(self.len, file_size(found))?;
+            Ok(no_clobber)
         })?;
-        if *durability == Durability::Full {
-            self.place.sync_dir().map_err(refuse)?;
+        // From here on it is visible, whatever else fails.
+        self.fate = Fate::Published;
+        self.reservation.settle(self.len, file_size(replaced.as_ref()));
+        if durability == Durability::Full {
+            publisher.sync_dir(&self.place).map_err(refuse)?;
         }
-        Ok(found.filter(Meta::is_file).map_or(0, |meta| meta.size()))
+        Ok(())
     }
 
     /// Ends an upload whose call is over, with what had come of the input.
@@ -252,14 +249,15 @@ impl Upload {
     }
 
     /// Trims what is to be kept; whether it can be kept at all.
-    fn keep(&self) -> bool {
+    fn keep(&mut self) -> bool {
         let Some(len) = Meta::of(&self.partial.file).ok().map(|meta| meta.size()).filter(|len| *len > 0) else {
             return false;
         };
         // Space that was reserved behind the end goes back.
-        let is_kept = self.shared.uploads.has_room(&self.partial.dir) && self.partial.file.set_len(len).is_ok();
+        let is_kept = self.shared.uploads.has_room(&self.partial.dir)
+            && self.partial.file.set_len(len).is_ok()
+            && self.reservation.keep(len);
         if is_kept {
-            self.shared.space.change(len, 0);
             partial::sweep_later(&self.shared, self.shared.settings.upload_expiry);
         }
         is_kept
@@ -286,6 +284,11 @@ fn refuse_too_large(shared: &Shared, size: u64) -> Result<(), Status> {
         return Err(Status::resource_exhausted("too-large", message));
     }
     Ok(())
+}
+
+/// The bytes that a file leaves when it is replaced.
+fn file_size(found: Option<&Meta>) -> u64 {
+    found.filter(|meta| meta.is_file()).map_or(0, Meta::size)
 }
 
 /// Refuses when what stands in the place may not be replaced.
@@ -352,8 +355,13 @@ mod tests {
     use crate::put::partial::Key;
 
     fn shared(root: &Path, disk: Disk) -> Arc<Shared> {
-        let settings = serde_json::from_value(json!({ "root": "", "writable": true })).expect("good settings");
-        Shared::open(root, settings, disk).expect("a root")
+        shared_with(root, json!({}), disk)
+    }
+
+    fn shared_with(root: &Path, mut settings: serde_json::Value, disk: Disk) -> Arc<Shared> {
+        settings["root"] = json!("");
+        settings["writable"] = json!(true);
+        Shared::open(root, serde_json::from_value(settings).expect("good settings"), disk).expect("a root")
     }
 
     async fn prepare(shared: &Arc<Shared>, token: Option<&str>, resume: bool) -> Upload {
@@ -407,6 +415,22 @@ mod tests {
         assert_eq!(upload.offset(), 5, "nothing is sent again");
         assert!(upload.finish(&[], None).expect("room").published);
         assert_eq!(fs::read_to_string(root.path().join("a")).expect("the new file"), "hello");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_keep_the_new_name_leaves_the_new_file_and_no_upload() {
+        let full = Disk { sync_dir: |_| Err(Errno::NOSPC), ..Disk::default() };
+        let root = tempfile::tempdir().expect("a directory");
+        for token in [None, Some("t")] {
+            fs::write(root.path().join("a"), "old").expect("a file");
+            let shared = shared_with(root.path(), json!({ "quota": "1MiB" }), full);
+            let mut upload = prepare(&shared, token, false).await;
+            upload.write(&[Bytes::from("hello")]).expect("room");
+            assert_eq!(upload.finish(&[], None).expect_err("a full disk").reason(), "no-space");
+            assert_eq!(fs::read_to_string(root.path().join("a")).expect("the new file"), "hello");
+            assert_eq!(fs::read_dir(root.path().join(".plugd-uploads")).expect("a directory").count(), 0);
+            assert_eq!(shared.space.used(&shared.root), Ok(Some(5)), "it is counted once");
+        }
     }
 
     #[tokio::test]

@@ -120,3 +120,21 @@ async fn a_version_is_fetched_or_not() {
         assert_eq!(refused, (Code::Aborted, "source-changed".to_owned()));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_put_and_a_move_of_one_version_neither_overlooks_the_other() {
+    let world = World::new();
+    for _ in 0..300 {
+        world.write("a", "old");
+        let etag = world.etag("a").await;
+        let input = [Data::main("new")];
+        let put = world.call("put", json!({ "path": "a", "if_match": etag }), &input);
+        let mv = world.call("mv", json!({ "from": "a", "to": "b" }), &[]);
+        let (put, mv) = tokio::join!(put, mv);
+        assert!(mv.status.is_ok(), "{}", mv.status);
+        match put.status.is_ok() {
+            true => assert_eq!((world.text("b"), world.names()), ("new".to_owned(), vec!["b".to_owned()])),
+            false => assert_eq!((put.status.reason(), world.text("b")), ("changed", "old".to_owned())),
+        }
+    }
+}

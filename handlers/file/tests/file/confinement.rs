@@ -5,10 +5,13 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::stat::Mode;
 use plugd_core::{Code, Data};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -126,6 +129,90 @@ async fn links_can_be_refused_altogether() {
     assert_eq!(world.text("dir/a"), "hello");
 }
 
+/// What each operation does with a path while the directory in it is swapped, again and again, with a link that leads out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_operation_follows_a_directory_that_is_swapped_with_a_link() {
+    for symlinks in ["inside", "refuse"] {
+        let world = World::with(json!({ "symlinks": symlinks }));
+        world.write("file", "hello");
+        let outside = world.dir.path().join("outside");
+        for dir in [world.path("swapped"), outside.clone()] {
+            fs::create_dir_all(dir.join("sub")).expect("a directory");
+            fs::write(dir.join("sub/only"), "inside").expect("a file");
+        }
+        for (name, content) in [("a", "secret"), ("b", "secret"), ("sub/only", "secret")] {
+            fs::write(outside.join(name), content).expect("a file");
+        }
+        symlink("../outside", world.path("link")).expect("a link");
+        let before = tree(&outside);
+        let done = AtomicBool::new(false);
+        let (mut went_well, mut refused) = (0, 0);
+        std::thread::scope(|scope| {
+            let swap = || {
+                let (one, other) = (world.path("swapped"), world.path("link"));
+                while !done.load(Ordering::Relaxed) {
+                    renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE).expect("both are there");
+                }
+            };
+            scope.spawn(swap);
+            let calls = async {
+                for round in 0..60 {
+                    for (operation, args) in all_at("swapped", round) {
+                        let answer = world.call(operation, args.clone(), &[Data::main("inside")]).await;
+                        assert!(!answer.text().contains("secret"), "{operation} {args}: {}", answer.text());
+                        let is_ours = answer.status.is_ok() || answer.status.code() != Code::Internal;
+                        assert!(is_ours, "{operation} {args}: {}", answer.status);
+                        *if answer.status.is_ok() { &mut went_well } else { &mut refused } += 1;
+                    }
+                }
+            };
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(calls));
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(tree(&outside), before, "nothing outside was made, changed, moved or removed");
+        assert!(went_well > 0 && refused > 0, "{went_well} went well, {refused} were refused: nothing was swapped");
+    }
+}
+
+/// A call of each operation below `dir`.
+fn all_at(dir: &str, round: usize) -> Vec<(&'static str, Value)> {
+    let path = |name: &str| json!(format!("{dir}/{name}"));
+    vec![
+        ("put", json!({ "path": path("a"), "parents": round.is_multiple_of(2) })),
+        ("put", json!({ "path": path("b"), "token": "t", "no_clobber": true })),
+        ("get", json!({ "path": path("a") })),
+        ("get", json!({ "path": path("sub/only"), "offset": 1 })),
+        ("ls", json!({ "path": dir, "recursive": true })),
+        ("stat", json!({ "path": path("a"), "follow": false })),
+        ("digest", json!({ "path": path("sub/only") })),
+        ("copy", json!({ "from": path("a"), "to": "copied" })),
+        ("get", json!({ "path": "copied" })),
+        ("copy", json!({ "from": "file", "to": path("b") })),
+        ("mv", json!({ "from": path("b"), "to": "moved" })),
+        ("get", json!({ "path": "moved" })),
+        ("mv", json!({ "from": "copied", "to": path("b") })),
+        ("mkdir", json!({ "path": path("new/deep"), "parents": true })),
+        ("put", json!({ "path": path("new/deep/x") })),
+        ("rm", json!({ "path": path("new"), "recursive": true })),
+        ("rm", json!({ "path": path("a") })),
+        ("rm", json!({ "path": path("b") })),
+    ]
+}
+
+/// The files below a directory and their content, sorted.
+fn tree(dir: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        match path.is_dir() {
+            true => found.extend(tree(&path)),
+            false => found.push((path.clone(), fs::read_to_string(&path).expect("text"))),
+        }
+    }
+    found.sort();
+    found
+}
+
 #[tokio::test]
 async fn the_servers_own_directory_is_nobodys() {
     let world = World::new();
@@ -237,7 +324,7 @@ async fn only_regular_files_are_read_and_written_and_nothing_is_waited_for() {
 
 #[tokio::test]
 async fn a_device_is_refused_at_once() {
-    let handler = build("file", json!({ "root": "/dev" }), std::path::Path::new("/"));
+    let handler = build("file", json!({ "root": "/dev" }), Path::new("/"));
     for device in ["null", "zero", "tty"] {
         for operation in ["get", "digest"] {
             let session = Session::open(handler.clone(), operation, json!({ "path": device })).await;

@@ -147,6 +147,24 @@ async fn a_new_call_takes_over_from_one_that_hangs() {
 }
 
 #[tokio::test]
+async fn an_upload_that_another_server_writes_is_left_to_it() {
+    let mut world = World::new();
+    let content = sample(3 << 20);
+    let (other, _) = world.begin_put(json!({ "path": "a", "token": "t" }), &content).await;
+    // The old server still has it while the new one begins.
+    world.restart();
+    for resume in [true, false] {
+        let answer = world.call("put", json!({ "path": "a", "token": "t", "resume": resume }), &[]).await;
+        assert_eq!((answer.status.code(), answer.status.reason()), (Code::Unavailable, "busy"));
+        assert!(answer.status.retry());
+    }
+    assert!(other.finish().await.status.is_ok());
+    assert!(world.read("a") == content);
+    world.put(json!({ "path": "a", "token": "t" }), "next").await;
+    assert_eq!((world.text("a"), world.uploads()), ("next".to_owned(), vec![]));
+}
+
+#[tokio::test]
 async fn what_an_error_of_the_input_leaves_can_be_carried_on() {
     let world = World::new();
     let (session, _) = world.begin_put(json!({ "path": "a", "token": "t", "size": 5 << 20 }), &sample(3 << 20)).await;
@@ -188,6 +206,23 @@ async fn leftovers_of_a_dead_server_are_swept_at_its_next_start() {
     assert!(left.len() == 3 && left[2].starts_with("t-"), "what is being written stays: {left:?}");
     assert!(session.finish().await.status.is_ok());
     assert_eq!(world.text("c"), "alive");
+}
+
+#[tokio::test]
+async fn what_a_dead_server_had_reserved_is_given_back_at_the_next_start() {
+    use std::os::unix::fs::MetadataExt;
+
+    let mut world = World::new();
+    fs::create_dir(world.path(UPLOADS)).expect("a directory");
+    let kept = world.path(UPLOADS).join("k-left");
+    fs::write(&kept, "left").expect("a file");
+    let file = File::options().write(true).open(&kept).expect("a file");
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 4, 64 << 20).expect("room");
+    assert!(file.metadata().expect("a file").blocks() * 512 >= 64 << 20);
+    drop(file);
+    world.restart();
+    let metadata = fs::metadata(&kept).expect("it can still be carried on");
+    assert!(metadata.len() == 4 && metadata.blocks() * 512 < 1 << 20, "{} blocks", metadata.blocks());
 }
 
 #[tokio::test]

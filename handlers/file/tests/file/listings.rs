@@ -99,8 +99,15 @@ async fn a_pattern_chooses_names_or_paths() {
     }
     assert_eq!(world.listed(json!({ "glob": "*.txt" })).await, ["a.txt"]);
     assert_eq!(world.listed(json!({ "glob": "*.txt", "limit": 0 })).await, [""; 0]);
-    let bad = world.refused("ls", json!({ "glob": "[a" })).await;
-    assert_eq!(bad, (Code::InvalidArgument, "bad-glob".to_owned()));
+    let nested = format!("{}a{}", "{".repeat(500), "}".repeat(500));
+    for glob in ["[a", &nested, &"[a-z]*{b,c}".repeat(2000), &"[!x]".repeat(10_000)] {
+        let answer = world.call("ls", json!({ "glob": glob }), &[]).await;
+        assert!(answer.status.is_ok() || answer.status.reason() == "bad-glob", "{}", answer.status);
+    }
+    for glob in ["[a", &nested] {
+        let bad = world.refused("ls", json!({ "glob": glob })).await;
+        assert_eq!(bad, (Code::InvalidArgument, "bad-glob".to_owned()));
+    }
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! Limits on the size of a file and of all files, by what is declared and by what comes.
 
 use std::fs;
+use std::sync::Arc;
 
-use plugd_core::{Code, Status};
+use plugd_core::{Code, Data, Status};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
-use crate::world::{UPLOADS, World, sample};
+use crate::world::{CHUNK_LEN, UPLOADS, World, sample};
 
 const MIB: usize = 1 << 20;
 
@@ -121,4 +123,75 @@ async fn what_is_kept_of_a_cut_upload_counts_until_it_goes() {
     session.send(&sample(4 * MIB)[head["offset"].as_u64().expect("an offset") as usize..]).await;
     assert!(session.finish().await.status.is_ok());
     assert_eq!(used(&world).await, 4 << 20);
+}
+
+#[tokio::test]
+async fn a_file_that_is_moved_to_itself_makes_no_room() {
+    let world = World::with(json!({ "quota": "5MiB" }));
+    world.put(json!({ "path": "a" }), sample(4 * MIB)).await;
+    for (from, to) in [("a", "a"), ("a", "./a")] {
+        world.ask("mv", json!({ "from": from, "to": to })).await;
+        assert_eq!(used(&world).await, 4 << 20, "{from} {to}");
+    }
+    assert_eq!(world.reason("put", json!({ "path": "b", "size": 2 * MIB })).await, "quota");
+}
+
+#[tokio::test]
+async fn the_room_of_a_file_that_is_gone_before_it_is_replaced_is_not_taken_twice() {
+    let world = World::with(json!({ "quota": "5MiB" }));
+    world.put(json!({ "path": "a" }), sample(4 * MIB)).await;
+    let (upload, _) = world.begin_put(json!({ "path": "a", "size": 4 * MIB }), &sample(4 * MIB)).await;
+    world.ask("rm", json!({ "path": "a" })).await;
+    world.put(json!({ "path": "b" }), sample(5 * MIB)).await;
+    assert_eq!(end(&upload.finish().await.status), (Code::ResourceExhausted, "quota"));
+    assert_eq!((world.names(), used(&world).await), (vec!["b".to_owned()], 5 << 20));
+}
+
+#[tokio::test]
+async fn many_uploads_over_one_file_do_not_each_have_its_room() {
+    let world = World::with(json!({ "quota": "5MiB" }));
+    world.put(json!({ "path": "a" }), sample(4 * MIB)).await;
+    let (first, _) = world.begin_put(json!({ "path": "a", "size": 5 * MIB }), &sample(5 * MIB)).await;
+    let status = refused_at_once(&world, json!({ "path": "a", "size": 5 * MIB })).await;
+    assert_eq!(status.reason(), "quota");
+    assert!(first.finish().await.status.is_ok());
+    world.put(json!({ "path": "a", "size": 5 * MIB }), sample(5 * MIB)).await;
+    assert_eq!(used(&world).await, 5 << 20);
+}
+
+#[tokio::test]
+async fn what_is_cut_is_kept_only_as_far_as_the_quota_goes() {
+    for (quota, kept) in [("5MiB", 0), ("9MiB", 1)] {
+        let world = World::with(json!({ "quota": quota }));
+        world.put(json!({ "path": "a" }), sample(4 * MIB)).await;
+        let args = json!({ "path": "a", "token": "t", "size": 4 * MIB });
+        let (session, _) = world.begin_put(args, &sample(3 * MIB)).await;
+        session.cut().await;
+        assert_eq!(world.uploads().len(), kept, "{quota}");
+        let max = if kept == 0 { 4 << 20 } else { 9 << 20 };
+        assert!(used(&world).await <= max, "{quota}");
+    }
+}
+
+#[tokio::test]
+async fn many_puts_at_once_stay_within_the_quota() {
+    let world = Arc::new(World::with(json!({ "quota": "5MiB" })));
+    let mut puts = JoinSet::new();
+    for number in 0..12 {
+        let world = Arc::clone(&world);
+        puts.spawn(async move {
+            // Every third declares nothing, and some replace each other.
+            let size = if number % 3 == 0 { Value::Null } else { json!(MIB) };
+            let input: Vec<Data> = sample(MIB).chunks(CHUNK_LEN).map(|chunk| Data::main(chunk.to_vec())).collect();
+            world.call("put", json!({ "path": format!("f{}", number % 8), "size": size }), &input).await.status
+        });
+    }
+    let mut stored = 0;
+    for status in puts.join_all().await {
+        assert!(status.is_ok() || status.reason() == "quota", "{status}");
+        stored += usize::from(status.is_ok());
+    }
+    let on_disk: u64 = world.names().iter().map(|name| world.read(name).len() as u64).sum();
+    assert!(stored > 0 && on_disk <= 5 << 20, "{stored} stored, {on_disk} bytes");
+    assert_eq!((used(&world).await, world.uploads()), (on_disk, vec![]));
 }

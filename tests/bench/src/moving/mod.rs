@@ -195,7 +195,7 @@ impl Mover {
     /// Removes what is there, takes the time of a move, and looks at what came of it.
     fn measure(&mut self, programs: &Programs, compare: bool) -> f64 {
         if let Some(target) = &self.target {
-            programs::remove(target);
+            programs.clear(target);
         }
         (self.before)(&programs.large());
         let begun = Instant::now();
@@ -203,7 +203,7 @@ impl Mover {
         let seconds = begun.elapsed().as_secs_f64();
         if let Some(target) = &self.target {
             programs.check(target, compare);
-            programs::remove(target);
+            programs.clear(target);
         }
         seconds
     }

@@ -197,6 +197,17 @@ impl Programs {
         Some(vec![from, to])
     }
 
+    /// Removes a file, or puts a tree out of the way: ext4 without a journal is slow to make files for minutes after many
+    /// were removed, and that would be measured.
+    pub fn clear(&self, path: &Path) {
+        if path.is_dir() {
+            let trash = tempfile::tempdir_in(&self.dir).expect("a writable directory").keep();
+            fs::rename(path, trash.join("tree")).expect("a tree of ours");
+        } else {
+            let _ = fs::remove_file(path);
+        }
+    }
+
     /// Compares what was made with its source: always how much it is, and its content when `deeply`.
     pub fn check(&self, made: &Path, deeply: bool) {
         if made.is_file() {
@@ -231,11 +242,6 @@ pub fn run(commands: &mut [Command]) {
         let output = child.wait_with_output().expect("a child");
         assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
-}
-
-/// Removes a file or a tree, if it is there.
-pub fn remove(path: &Path) {
-    let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
 }
 
 /// Makes a file look changed.

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Mutex, mpsc};
 
 use super::write::{Fetch, Printed, Work, Writer, cannot_begin, exists};
-use super::{Again, FLIGHTS_MAX, SMALL_SIZE_MAX, Terms};
+use super::{Again, FLIGHTS_MAX, SMALL_SIZE_MAX, Terms, failed};
 use crate::cli::failure::Failure;
 use crate::cli::files::digest::Algorithm;
 use crate::cli::files::facts::{Facts, Kind};
@@ -37,7 +37,7 @@ pub(crate) struct GetJob {
     pub(crate) remote: Name,
     pub(crate) target: Target,
     /// What it is called in messages.
-    pub(crate) shown: String,
+    pub(crate) shown: Name,
     /// What is known about the file on the server.
     pub(crate) known: Option<Facts>,
     /// Whether the file that is here may be the one already; its digest is asked for then.
@@ -58,8 +58,8 @@ pub(crate) enum Target {
 impl GetJob {
     pub(crate) fn new(remote: Name, target: Target, known: Option<Facts>) -> GetJob {
         let shown = match &target {
-            Target::Stdout(_) => remote.to_string(),
-            Target::Place { directory, name } => Name::from(directory.path_of(name).as_os_str()).to_string(),
+            Target::Stdout(_) => remote.clone(),
+            Target::Place { directory, name } => Name::from(directory.path_of(name).as_os_str()),
         };
         GetJob { remote, target, shown, known, compare: true, anew: false, replaced_mode: None }
     }
@@ -267,7 +267,7 @@ impl Lane<'_> {
                 Err(failure @ Failure::Client(_)) => return Err(failure),
                 Err(failure) => {
                     held.take();
-                    self.tally.failed(&shown, failure, self.terms.many);
+                    failed(&shown, failure, self.terms, self.tally);
                     continue;
                 }
             };
@@ -278,9 +278,9 @@ impl Lane<'_> {
             };
             if let Some(flight) = flight {
                 sender.flush().await?;
-                if flights.send(flight).await.is_err() {
-                    return Ok(());
-                }
+                // Half of them at once, so that calls travel together and not one for each answer.
+                let Ok(mut room) = flights.reserve_many(FLIGHTS_MAX / 2).await else { return Ok(()) };
+                room.next().expect("half of them is more than none").send(flight);
             }
             held.take();
             sender.send_ahead(&open, Bytes::new()).await?;
@@ -355,8 +355,10 @@ impl Lane<'_> {
                 && origin.path == job.remote
                 && !origin.etag.is_empty()
         };
-        let found = Partial::find(directory, name, fits)?;
-        Ok(found.filter(|partial| partial.len > 0).map(Box::new))
+        match Partial::find(directory, name, fits)? {
+            Some(empty) if empty.len == 0 => empty.discard().map(|()| None),
+            found => Ok(found.map(Box::new)),
+        }
     }
 
     /// Receives one answer. Says whether the connection can be used further.
@@ -384,7 +386,14 @@ impl Lane<'_> {
             if !reply.status.is_ok() {
                 return self.refused(flight, reply).await;
             }
-            self.preserve(flight, &head)?;
+            if let Err(failure) = self.preserve(flight, &head) {
+                self.tally.failed(&flight.job.shown, failure, self.terms.many);
+                return Ok(true);
+            }
+            if let Some(partial) = flight.partial.take() {
+                // Left where it is, it only takes room.
+                let _ = partial.discard();
+            }
             let job = GetJob { known: Some(head.facts()), ..flight.job.clone() };
             self.unchanged(job, flight.digest.clone(), reply);
             return Ok(true);

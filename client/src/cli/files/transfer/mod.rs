@@ -9,13 +9,18 @@ mod hashing;
 pub(crate) mod jobs;
 pub(crate) mod put;
 mod read;
+mod temporary;
 mod write;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::digest::Algorithm;
+use super::name::Name;
 use super::options::{Durability, Transfer};
+use super::remote::has_reason;
+use super::tally::Tally;
+use crate::cli::failure::Failure;
 
 /// Files up to this size, in bytes, are held in memory until they are verified: one chunk, which is what a cut may cost.
 pub(crate) const SMALL_SIZE_MAX: u64 = 256 << 10;
@@ -39,6 +44,14 @@ impl Terms {
     pub(crate) fn of(transfer: &Transfer, preserve: bool, no_clobber: bool, many: bool) -> Terms {
         let Transfer { retry, digest, durability, .. } = *transfer;
         Terms { algorithm: digest, retry, durability, preserve, no_clobber, many }
+    }
+}
+
+/// Counts what failed. Of many files, one that is there already is only passed over where that was asked for.
+fn failed(name: &Name, failure: Failure, terms: &Terms, tally: &Tally) {
+    match terms.many && terms.no_clobber && has_reason(&failure, &["exists"]) {
+        true => tally.skipped(name, "it exists"),
+        false => tally.failed(name, failure, terms.many),
     }
 }
 

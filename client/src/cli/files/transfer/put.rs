@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::jobs::Jobs;
 use super::read::{Begin, Feed, start};
-use super::{FLIGHTS_MAX, Terms};
+use super::{FLIGHTS_MAX, Terms, failed};
 use crate::cli::failure::Failure;
 use crate::cli::files::change::{MkdirArgs, RmArgs};
 use crate::cli::files::digest::Algorithm;
@@ -348,7 +348,7 @@ impl Lane<'_> {
                     let open = self.remote.open("put", &args);
                     let sent = Rc::new(Sent { digest: RefCell::new(digest), ..Sent::default() });
                     sent.size.set(content.len() as u64);
-                    self.tally.progress().begin("", Some(0), 0).add(content.len());
+                    self.tally.progress().begin(&job.remote, Some(facts.size), 0).add(content.len());
                     place.send(Flight { job, kind: Kind::File, sent });
                     not_ended(sender.send_ahead(&open, content).await)?;
                 }
@@ -366,7 +366,7 @@ impl Lane<'_> {
         let Begin { job, facts, token, start, stop } = begin;
         self.within.replace(Some(Arc::clone(&stop)));
         let open = self.remote.open("put", &self.args(&job, facts.as_ref(), None, token.as_deref()));
-        let shown = job.remote.to_string();
+        let shown = job.remote.clone();
         let sent = Rc::new(Sent::default());
         let (told, offset) = oneshot::channel();
         let kind = if token.is_some() { Kind::Resumable(Some(told)) } else { Kind::File };
@@ -522,7 +522,7 @@ impl Lane<'_> {
             Kind::File | Kind::Resumable(_) => {
                 match self.receipt(&job, &sent, &reply) {
                     Ok(receipt) => self.tally.done(receipt, reply),
-                    Err(failure) => self.tally.failed(&job.remote.to_string(), failure, self.terms.many),
+                    Err(failure) => self.tally.failed(&job.remote, failure, self.terms.many),
                 }
                 self.jobs.finish();
             }
@@ -535,7 +535,7 @@ impl Lane<'_> {
             .is_ok_and(|there| there.size == size && there.digest.eq_ignore_ascii_case(&digest));
         if same {
             let receipt = Receipt {
-                name: job.remote.to_string(),
+                name: job.remote,
                 size,
                 bytes: 0,
                 resumed_from: 0,
@@ -552,7 +552,7 @@ impl Lane<'_> {
             None => self.jobs.give_back(PutJob { probe: false, ..job }),
             // The lost call had not done its work: somebody else has.
             Some(status) => {
-                self.tally.failed(&job.remote.to_string(), Failure::found(status), self.terms.many);
+                self.tally.failed(&job.remote, Failure::found(status), self.terms.many);
                 self.jobs.finish();
             }
         }
@@ -576,7 +576,7 @@ impl Lane<'_> {
             return Err(Failure::data_loss("not-verified", "the server did not verify the digest".to_owned()));
         }
         Ok(Receipt {
-            name: job.remote.to_string(),
+            name: job.remote.clone(),
             size,
             bytes: size - sent.offset.get().min(size),
             resumed_from: sent.offset.get(),
@@ -592,7 +592,7 @@ impl Lane<'_> {
     fn refused(&self, flight: Flight, failure: Failure) {
         let Flight { job, kind, sent } = flight;
         let may_begin_anew = self.terms.retry > 0 && !job.anew;
-        let name = job.remote.to_string();
+        let name = job.remote.clone();
         match (&kind, failure) {
             (Kind::Probe { .. }, failure) if job.doubt.is_none() => {
                 drop(failure);
@@ -608,11 +608,6 @@ impl Lane<'_> {
                 let doubt = Some(reply.status.clone());
                 return self.jobs.give_back(PutJob { probe: true, doubt, ..job });
             }
-            (Kind::File | Kind::Resumable(_), failure)
-                if self.terms.many && self.terms.no_clobber && has_reason(&failure, &["exists"]) =>
-            {
-                self.tally.skipped(&name, "it exists");
-            }
             // What the server had kept may have been wrong from an earlier try.
             (Kind::Resumable(_), failure)
                 if may_begin_anew
@@ -627,7 +622,7 @@ impl Lane<'_> {
             }
             // What is left in it was left out of the comparison, and so is the directory.
             (Kind::Plain, failure) if has_reason(&failure, &["not-empty", "no-such-file"]) => {}
-            (_, failure) => self.tally.failed(&name, failure, self.terms.many),
+            (_, failure) => failed(&name, failure, self.terms, self.tally),
         }
         self.jobs.finish();
     }
@@ -637,7 +632,7 @@ impl Lane<'_> {
         if has_reason(&failure, &["source-changed"]) && !job.anew && self.terms.retry > 0 {
             return self.jobs.give_back(PutJob { anew: true, ..job });
         }
-        self.tally.failed(&job.remote.to_string(), failure, self.terms.many);
+        self.tally.failed(&job.remote, failure, self.terms.many);
         self.jobs.finish();
     }
 }

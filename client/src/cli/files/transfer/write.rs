@@ -1,12 +1,13 @@
 //! The thread of a lane that writes what is fetched, verifies it and shows it under its name.
 
+use std::cell::RefCell;
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -16,7 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::get::{GetHead, GetJob, Target};
 use super::hashing::Hashing;
-use super::{Again, Terms};
+use super::temporary::{self, Swept};
+use super::{Again, Terms, failed};
 use crate::cli::failure::Failure;
 use crate::cli::files::digest::{Algorithm, Hasher, READ_LEN};
 use crate::cli::files::leftovers::Leftovers;
@@ -34,8 +36,8 @@ const QUEUE_LEN_MAX: usize = 2 << 20;
 /// How many pieces of work may wait: small files are one piece each.
 const QUEUE_ENTRIES_MAX: usize = 256;
 
-/// Tells the temporary names of this process apart.
-static NAMES: AtomicU32 = AtomicU32::new(0);
+/// The permissions that a file has in any case until it is whole: it is written, and read to be carried on.
+const MODE_OWNER: u32 = 0o600;
 
 /// What the thread is told.
 #[derive(Debug)]
@@ -97,7 +99,7 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn start(terms: Terms, tally: Tally, again: Again<GetJob>, leftovers: Leftovers) -> Writer {
         let (work, received) = mpsc::channel(QUEUE_ENTRIES_MAX);
-        let task = Task { terms, tally, again, leftovers };
+        let task = Task { terms, tally, again, leftovers, swept: RefCell::default() };
         std::thread::spawn(move || task.run(received));
         Writer { work, room: Arc::new(Semaphore::new(QUEUE_LEN_MAX)) }
     }
@@ -127,6 +129,7 @@ struct Task {
     tally: Tally,
     again: Again<GetJob>,
     leftovers: Leftovers,
+    swept: RefCell<Swept>,
 }
 
 /// A file whose content comes.
@@ -170,7 +173,7 @@ impl Task {
         let verified = verify(&file.head, content.len() as u64, digest.as_deref(), &end);
         match verified.and_then(|()| self.store(&file, content)) {
             Ok(durable) => self.done(file, content.len() as u64, 0, digest, durable, end),
-            Err(failure) => self.tally.failed(&file.job.shown, failure, self.terms.many),
+            Err(failure) => failed(&file.job.shown, failure, &self.terms, &self.tally),
         }
     }
 
@@ -179,10 +182,10 @@ impl Task {
         let Target::Place { directory, name } = &file.job.target else {
             return Err(Failure::protocol("a file for stdout is never held in memory"));
         };
-        let number = NAMES.fetch_add(1, Ordering::Relaxed);
-        let hidden = format!(".plug-{:x}-{number:x}.tmp", std::process::id());
+        self.swept.borrow_mut().sweep(directory);
+        let hidden = temporary::name();
         let path = directory.path_of(name);
-        let made = directory.create_file(hidden.as_ref(), MODE_NEW);
+        let made = directory.create_file(hidden.as_ref(), self.mode_before(file));
         let mut made = made.map_err(|error| local::failure("cannot write", &path, error))?;
         let written = made.write_all(content).and_then(|()| self.finish(&made, file));
         if let Err(error) = written.and_then(|()| directory.rename(hidden.as_ref(), name, self.terms.no_clobber)) {
@@ -219,7 +222,8 @@ impl Task {
         let path = directory.path_of(name);
         let opened = match partial {
             Some(partial) => carry_on(*partial, algorithm),
-            None => Partial::create(directory, name, file.origin.clone()).map(|new| (new, algorithm.hasher())),
+            None => Partial::create(directory, name, self.mode_before(file), file.origin.clone())
+                .map(|new| (new, algorithm.hasher())),
         };
         let (partial, hasher) = opened.map_err(|error| cannot_begin(&path, error))?;
         self.leftovers.add(partial.path(), file.head.size);
@@ -260,6 +264,12 @@ impl Task {
         partial.publish(name, self.terms.no_clobber).map_err(|error| cannot_publish(&path, error))?;
         self.leftovers.remove(&hidden);
         self.flush(directory).map_err(|error| local::failure("cannot write", &path, error))
+    }
+
+    /// The permissions of a file until it is whole: nobody may read it who may not in the end.
+    fn mode_before(&self, file: &Fetch) -> u32 {
+        let mode = if self.terms.preserve { Some(file.head.facts().mode) } else { file.job.replaced_mode };
+        mode.map_or(MODE_NEW, |mode| mode & MODE_NEW | MODE_OWNER)
     }
 
     /// Sets what a file has beside its content, and waits for the disk where that was asked for.
@@ -309,7 +319,7 @@ impl Task {
             job.anew = true;
             return self.again.push(job);
         }
-        self.tally.failed(&job.shown, failure, self.terms.many);
+        failed(&job.shown, failure, &self.terms, &self.tally);
     }
 }
 
