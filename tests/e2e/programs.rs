@@ -218,7 +218,7 @@ fn a_second_signal_stops_at_once_and_takes_every_command_with_it() {
     assert!(remote.runs());
     server.signal(Signal::SIGINT);
     assert!(server.wait().success());
-    assert_eq!(remote.end(), Some(255));
+    assert_eq!(remote.end(), Some(4));
 }
 
 #[test]

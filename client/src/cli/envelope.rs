@@ -10,6 +10,8 @@
 //! side    object, by channel number: objects with data or data_base64, as above
 //! trailer object, what the handler adds to the end, or null
 //! error   object: kind (connect, lost, protocol, usage, io, limit or signal) and message; absent unless this side failed
+//! end, exit_code  how a command ended, in one word, and the exit code; absent for verbs that run no command
+//! server  string, which of several servers answered; absent when there is one
 //! ```
 //!
 //! It stands on one line of stdout. `ls` prints a line for each entry instead, and the object only when it fails, as the
@@ -39,10 +41,17 @@ pub(crate) struct Envelope {
     trailer: Option<Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorObject>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
 }
 
+/// A status, for programs.
 #[derive(Debug, Serialize)]
-struct StatusObject {
+pub(crate) struct StatusObject {
     code: u8,
     name: &'static str,
     reason: String,
@@ -51,16 +60,18 @@ struct StatusObject {
     retry: bool,
 }
 
+/// Bytes, as text where they are UTF-8.
 #[derive(Debug, Serialize)]
-enum Payload {
+pub(crate) enum Payload {
     #[serde(rename = "data")]
     Json(Value),
     #[serde(rename = "data_base64")]
     Base64(String),
 }
 
+/// A failure on this side, for programs.
 #[derive(Debug, Serialize)]
-struct ErrorObject {
+pub(crate) struct ErrorObject {
     kind: &'static str,
     message: String,
 }
@@ -83,16 +94,15 @@ impl Envelope {
         if let Failure::Several { first, data, .. } = failure {
             return Envelope { payload: Payload::Json(data.clone()), ..Envelope::of_failure(first) };
         }
-        let message = failure.line().unwrap_or_else(|| "stopped".to_owned());
         Envelope {
             ok: false,
             status: None,
-            error: Some(ErrorObject { kind: failure.kind(), message }),
+            error: Some(ErrorObject::of(failure)),
             ..Envelope::of_reply(&Reply::default(), None)
         }
     }
 
-    fn of_reply(reply: &Reply, data: Option<&Value>) -> Envelope {
+    pub(crate) fn of_reply(reply: &Reply, data: Option<&Value>) -> Envelope {
         Envelope {
             ok: reply.status.is_ok(),
             status: Some(StatusObject::of(&reply.status)),
@@ -101,7 +111,15 @@ impl Envelope {
             side: reply.side.iter().map(|(channel, bytes)| (*channel, Payload::of(bytes))).collect(),
             trailer: reply.trailer.clone(),
             error: None,
+            end: None,
+            exit_code: None,
+            server: None,
         }
+    }
+
+    /// Adds how a command ended, and on which server when there are several.
+    pub(crate) fn ended(self, word: &'static str, exit: u8, server: Option<String>) -> Envelope {
+        Envelope { end: Some(word), exit_code: Some(exit), server, ..self }
     }
 
     pub(crate) fn line(&self) -> Vec<u8> {
@@ -112,7 +130,7 @@ impl Envelope {
 }
 
 impl StatusObject {
-    fn of(status: &Status) -> StatusObject {
+    pub(crate) fn of(status: &Status) -> StatusObject {
         StatusObject {
             code: status.code().number(),
             name: status.code().name(),
@@ -124,8 +142,14 @@ impl StatusObject {
     }
 }
 
+impl ErrorObject {
+    pub(crate) fn of(failure: &Failure) -> ErrorObject {
+        ErrorObject { kind: failure.kind(), message: failure.line().unwrap_or_else(|| "stopped".to_owned()) }
+    }
+}
+
 impl Payload {
-    fn of(bytes: &[u8]) -> Payload {
+    pub(crate) fn of(bytes: &[u8]) -> Payload {
         match std::str::from_utf8(bytes) {
             Ok(text) => Payload::Json(text.into()),
             Err(_) => Payload::Base64(STANDARD.encode(bytes)),

@@ -10,8 +10,7 @@
 //! | 64 + code | the call ended with a failing status, by its canonical code |
 //! | 128 + n | stopped by the signal n; 130 is Ctrl-C |
 //!
-//! `plug exec` exits with the remote command's own code, with 128 + n when a signal ended it, and with 255 for any
-//! failure that is not the command's.
+//! `plug exec` has some more, which `exec/ending.rs` chooses.
 
 use plugd_core::Status;
 
@@ -25,7 +24,6 @@ pub(crate) const LOST: u8 = 4;
 pub(crate) const LOCAL: u8 = 5;
 const STATUS_BASE: u8 = 64;
 const SIGNAL_BASE: u8 = 128;
-pub(crate) const EXEC_FAILED: u8 = 255;
 
 pub(crate) fn of_failure(failure: &Failure) -> u8 {
     match failure {
@@ -58,13 +56,6 @@ pub(crate) fn of_signal(signal: u8) -> u8 {
     SIGNAL_BASE.saturating_add(signal)
 }
 
-pub(crate) fn of_exec_failure(failure: &Failure) -> u8 {
-    match failure {
-        Failure::Signal(signal) => of_signal(*signal),
-        _ => EXEC_FAILED,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -93,11 +84,5 @@ mod tests {
         ] {
             assert_eq!(of_failure(&failure), code, "{failure:?}");
         }
-    }
-
-    #[test]
-    fn exec_tells_our_failures_from_those_of_the_command() {
-        assert_eq!(of_exec_failure(&status(Status::not_found("x", "y"))), 255);
-        assert_eq!(of_exec_failure(&Failure::Signal(2)), 130);
     }
 }

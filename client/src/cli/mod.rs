@@ -1,7 +1,8 @@
 //! The program `plug`, as a library so that other packages can build it too.
 //!
-//! Each verb has a module that makes its calls and returns an `Answer` or a
-//! `Failure`; only this module prints those and chooses the exit code.
+//! Each verb has a module that makes its calls and returns an `Answer` or a `Failure`; only this module prints those and
+//! chooses the exit code. Verbs that run commands are `Task`s, which `many` runs on each server and whose output is shown as
+//! it comes.
 
 mod answer;
 mod arguments;
@@ -14,31 +15,34 @@ mod exec;
 mod exit;
 mod failure;
 mod files;
+mod jobs;
 mod list;
+mod many;
 mod options;
 mod output;
 mod ping;
 mod session;
 mod signals;
 mod stream;
+mod terminal;
 mod text;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 
 use answer::Answer;
 use envelope::Envelope;
+use exec::Task;
 use failure::Failure;
-use options::{Options, Verb};
+use options::Options;
 use output::Output;
 use session::Session;
 use signals::Signals;
 
 /// Runs the program `plug` on the arguments of this process.
 pub fn main() -> ExitCode {
-    let options = match Options::try_parse() {
+    let options = match Options::read(std::env::args_os()) {
         Ok(options) => options,
         Err(error) => return ExitCode::from(refuse(&error)),
     };
@@ -69,6 +73,14 @@ fn refuse(error: &clap::Error) -> u8 {
 }
 
 async fn run(options: &Options) -> u8 {
+    match Task::of(options) {
+        Ok(Some(task)) => many::run(options, &task).await,
+        Ok(None) => run_verb(options).await,
+        Err(failure) => report(options, &Err(failure)).await,
+    }
+}
+
+async fn run_verb(options: &Options) -> u8 {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(source) => return output::complain(&Failure::io("cannot listen for signals", source)),
@@ -83,9 +95,9 @@ async fn run(options: &Options) -> u8 {
 
 /// Runs the verb, and leaves no call running when that fails or is interrupted.
 async fn answer(options: &Options, signals: &mut Signals) -> Result<Answer, Failure> {
-    options.verb.check(options.json)?;
+    options.check()?;
     let mut session = tokio::select! {
-        session = Session::connect(options) => session?,
+        session = Session::connect(options, &options.server) => session?,
         signal = signals.next() => return Err(Failure::Signal(signal)),
     };
     let result = tokio::select! {
@@ -105,7 +117,6 @@ async fn report(options: &Options, result: &Result<Answer, Failure>) -> u8 {
     let exit = match result {
         Ok(Answer { failure: Some(failure), .. }) => exit::of_failure(failure),
         Ok(answer) => answer.exit,
-        Err(failure) if matches!(options.verb, Verb::Exec(_)) => exit::of_exec_failure(failure),
         Err(failure) => exit::of_failure(failure),
     };
     let printed = match result {

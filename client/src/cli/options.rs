@@ -1,14 +1,16 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use super::bench::options::Bench;
+use super::exec::options::{Attach, Exec, Kill, Logs, Sh, Shown};
 use super::failure::Failure;
 use super::files::options::FileVerb;
-use super::{bench, call, files};
+use super::{bench, call, exec, files};
 use crate::ServerAddress;
 
 const AFTER_HELP: &str = "\
@@ -24,7 +26,8 @@ Exit codes:
             75 out_of_range, 76 unimplemented, 77 internal, 78 unavailable, 79 data_loss,
             80 unauthenticated
   128+N     stopped by signal N; 130 is Ctrl-C
-`plug exec` exits with the command's own code, 128+N for its signal, 255 for any other failure.
+`plug exec` exits with the command's own code, or 128+N for its signal; for 124 to 127 see `plug exec --help`. Of several
+servers the greatest code counts.
 
 With --json, one line on stdout holds the result or the failure:
   {\"ok\": true, \"status\": {\"code\": 0, \"name\": \"ok\", \"reason\": \"\", \"message\": \"\",
@@ -33,7 +36,8 @@ With --json, one line on stdout holds the result or the failure:
   UTF-8 stand in \"data_base64\" instead. \"side\" holds side channels by number, in the same way.
   When this side fails there is no \"status\" but \"error\": {\"kind\": \"connect\", \"message\": \"...\"};
   kinds are connect, lost, protocol, usage, io, limit and signal. At most 64 MiB of payload are collected.
-  ls prints one line for each entry instead, as it comes, and the object only when it fails, as the last line.";
+  ls prints one line for each entry instead, as it comes, and the object only when it fails, as the last line.
+  Verbs that run commands add \"end\", one word, and \"exit_code\"; several servers print a line each, with \"server\".";
 
 const CALL_AFTER_HELP: &str = "\
 Examples:
@@ -42,7 +46,9 @@ Examples:
   plug call docs.ls path=reports
   plug call shell.exec 'argv:=[\"uname\", \"-a\"]'
   plug call docs.stat --args '{\"path\": \"a.txt\"}' --json
-  plug call upper --file big.txt > BIG.TXT";
+  plug call upper --file big.txt > BIG.TXT
+  plug -s a -s b call ops.uptime --parallel 20
+Several servers are given no standard input; --data and --file go to each of them.";
 
 /// Calls the plugins of a plugd server.
 ///
@@ -50,8 +56,13 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(name = "plug", version, after_long_help = AFTER_HELP, after_help = "See --help for exit codes and --json.")]
 pub(crate) struct Options {
-    /// The server: tcp://HOST:PORT, HOST:PORT or unix:/PATH
-    #[arg(short, long, env = "PLUG_SERVER", value_name = "URL", global = true, default_value_t)]
+    /// The server: tcp://HOST:PORT, HOST:PORT or unix:/PATH; exec, logs and call take several, one -s each or with commas
+    #[arg(short = 's', long = "server", env = "PLUG_SERVER", value_name = "URL", global = true, value_delimiter = ',',
+          default_values_t = [ServerAddress::default()])]
+    pub(crate) servers: Vec<ServerAddress>,
+
+    /// The first of the servers, the only one for most verbs.
+    #[arg(skip)]
     pub(crate) server: ServerAddress,
 
     /// The time that the call may take once connected, such as 500ms, 30s or 5m; the server is told. For bench, each call
@@ -66,7 +77,7 @@ pub(crate) struct Options {
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
-    /// The plugin that exec and the verbs for files call; needed only when several offer the operation
+    /// The plugin that exec, jobs and the verbs for files call; needed only when several offer the operation
     #[arg(long, value_name = "NAME", global = true)]
     pub(crate) plugin: Option<String>,
 
@@ -88,7 +99,18 @@ pub(crate) enum Verb {
     #[command(flatten)]
     Files(FileVerb),
     /// Run a command, with stdin, stdout, stderr and exit code handed through
+    #[command(after_help = exec::options::AFTER_HELP)]
     Exec(Exec),
+    /// Work in a shell on the server; ~. at the start of a line leaves
+    Sh(Sh),
+    /// List the commands that run detached, and those that ended lately
+    Jobs,
+    /// Show what a job has printed
+    Logs(Logs),
+    /// Join a job: what it prints from now on, and input for it; leaving lets it run
+    Attach(Attach),
+    /// End a job
+    Kill(Kill),
     /// Load a command, and measure how many answers come and how fast
     #[command(after_help = bench::options::AFTER_HELP)]
     Bench(Bench),
@@ -116,13 +138,8 @@ pub(crate) struct Call {
     /// Send this file instead of stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Exec {
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
-    pub(crate) argv: Vec<String>,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
 }
 
 fn parse_wait(text: &str) -> Result<Duration, String> {
@@ -141,9 +158,30 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
     Ok(timeout)
 }
 
-impl Verb {
+impl Options {
+    /// Reads the command line.
+    pub(crate) fn read(
+        arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Options, clap::Error> {
+        let mut options = Options::try_parse_from(arguments)?;
+        if let Some(first) = options.servers.first() {
+            options.server = first.clone();
+        }
+        Ok(options)
+    }
+
     /// Finds what cannot work before anybody is called.
-    pub(crate) fn check(&self, json: bool) -> Result<(), Failure> {
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.servers.len() > 1 {
+            let found = self.servers.len();
+            return Err(Failure::Usage(format!("{found} servers given; only exec, logs and call take several")));
+        }
+        self.verb.check(self.json)
+    }
+}
+
+impl Verb {
+    fn check(&self, json: bool) -> Result<(), Failure> {
         match self {
             Verb::Call(options) => call::arguments(options).map(drop),
             Verb::Files(verb) => files::check(verb, json),
@@ -171,7 +209,7 @@ mod tests {
 
     #[test]
     fn what_follows_a_command_is_the_commands_own() {
-        let options = Options::try_parse_from(["plug", "exec", "ls", "--json", "-s", "x"]).expect("a command line");
+        let options = Options::read(["plug", "exec", "ls", "--json", "-s", "x"]).expect("a command line");
         assert!(!options.json);
         let Verb::Exec(exec) = options.verb else { panic!("exec was asked for") };
         assert_eq!(exec.argv, ["ls", "--json", "-s", "x"]);
@@ -179,13 +217,23 @@ mod tests {
 
     #[test]
     fn options_before_a_command_are_ours() {
-        let options = Options::try_parse_from(["plug", "exec", "--json", "--", "ls"]).expect("a command line");
+        let options = Options::read(["plug", "exec", "--json", "--", "ls"]).expect("a command line");
         assert!(options.json);
     }
 
     #[test]
+    fn several_servers_are_given_one_by_one_or_with_commas() {
+        let options = Options::read(["plug", "-s", "a", "-s", "b,c:1", "exec", "true"]).expect("a command line");
+        let servers: Vec<String> = options.servers.iter().map(ToString::to_string).collect();
+        assert_eq!(servers, ["tcp://a:7584", "tcp://b:7584", "tcp://c:1"]);
+        assert_eq!(options.server.to_string(), "tcp://a:7584");
+        let behind = Options::read(["plug", "exec", "-s", "a", "-s", "b", "--", "true"]).expect("a command line");
+        assert_eq!(behind.servers.len(), 2);
+    }
+
+    #[test]
     fn a_bad_server_is_refused_by_naming_what_is_allowed() {
-        let error = Options::try_parse_from(["plug", "-s", "tls://x", "list"]).expect_err("not supported");
+        let error = Options::read(["plug", "-s", "tls://x", "list"]).expect_err("not supported");
         assert!(error.to_string().contains("not supported"), "{error}");
     }
 }

@@ -10,8 +10,8 @@ use super::answer::Answer;
 use super::failure::Failure;
 use super::files::{self, Leftovers};
 use super::options::{Options, Verb};
-use super::{bench, call, describe, directory, exec, list, ping};
-use crate::{Client, ClientError, Exchange, Open, REPLY_LEN_MAX, Reply, Status};
+use super::{bench, call, describe, directory, jobs, list, ping};
+use crate::{Client, ClientError, Exchange, Open, REPLY_LEN_MAX, Reply, ServerAddress, Status};
 
 /// How much longer than its deadline a call is waited for: the server's own word on it is worth more than ours.
 pub(crate) const DEADLINE_SLACK: Duration = Duration::from_millis(500);
@@ -30,11 +30,11 @@ pub(crate) struct Session<'o> {
 }
 
 impl<'o> Session<'o> {
-    pub(crate) async fn connect(options: &'o Options) -> Result<Session<'o>, Failure> {
+    pub(crate) async fn connect(options: &'o Options, server: &ServerAddress) -> Result<Session<'o>, Failure> {
         let client = match options.wait {
-            None if matches!(options.verb, Verb::Files(_)) => files::connect(&options.server).await?,
-            None => Client::connect(&options.server).await?,
-            Some(wait) => Client::connect_with_wait(&options.server, wait).await?,
+            None if matches!(options.verb, Verb::Files(_)) => files::connect(server).await?,
+            None => Client::connect(server).await?,
+            Some(wait) => Client::connect_with_wait(server, wait).await?,
         };
         Ok(Session { client: Some(client), options, started: Instant::now(), leftovers: Leftovers::default() })
     }
@@ -69,12 +69,15 @@ impl<'o> Session<'o> {
     /// Runs the verb, for no longer than `--timeout` says.
     pub(crate) async fn run(&mut self, verb: &Verb) -> Result<Answer, Failure> {
         // A bench makes many calls, each of which has that time.
-        let timeout = self.options.timeout.filter(|_| !matches!(verb, Verb::Bench(_)));
-        let Some(timeout) = timeout else {
+        if matches!(verb, Verb::Bench(_)) {
             return self.run_verb(verb).await;
-        };
-        let limit = self.started + timeout + DEADLINE_SLACK;
-        timeout_at(limit, self.run_verb(verb)).await.unwrap_or_else(|_| Err(deadline_exceeded(timeout)))
+        }
+        self.limit().keep(self.run_verb(verb)).await
+    }
+
+    /// The time that `--timeout` allows.
+    pub(crate) fn limit(&self) -> Limit {
+        Limit { started: self.started, timeout: self.options.timeout }
     }
 
     async fn run_verb(&mut self, verb: &Verb) -> Result<Answer, Failure> {
@@ -84,7 +87,10 @@ impl<'o> Session<'o> {
             Verb::Ping => ping::run(self).await,
             Verb::Call(options) => call::run(self, options).await,
             Verb::Files(verb) => files::run(self, verb).await,
-            Verb::Exec(options) => exec::run(self, options).await,
+            Verb::Jobs => jobs::list(self).await,
+            Verb::Kill(options) => jobs::kill(self, options).await,
+            // They run on each server; see `many`.
+            Verb::Exec(_) | Verb::Sh(_) | Verb::Logs(_) | Verb::Attach(_) => Err(ClientError::Closed.into()),
             Verb::Bench(options) => bench::run(self, options).await,
         }
     }
@@ -138,6 +144,24 @@ impl<'o> Session<'o> {
         if let Some(client) = self.client {
             client.abandon(ABANDON_PATIENCE).await;
         }
+    }
+}
+
+/// How long a call may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    started: Instant,
+    timeout: Option<Duration>,
+}
+
+impl Limit {
+    /// Runs `future` for no longer than that.
+    pub(crate) async fn keep<T>(self, future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let Some(timeout) = self.timeout else {
+            return future.await;
+        };
+        let until = self.started + timeout + DEADLINE_SLACK;
+        timeout_at(until, future).await.unwrap_or_else(|_| Err(deadline_exceeded(timeout)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub(crate) mod commands;
 pub(crate) mod demo;
 pub(crate) mod depot;
 pub(crate) mod evil;
