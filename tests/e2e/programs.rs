@@ -32,11 +32,11 @@ fn an_unknown_command_says_what_there_is() {
         ("off", "plugin \"off\" is disabled on this server; available: echo, files, shell, upper"),
         (
             "files.gte",
-            "no operation \"gte\" in plugin \"files\"; did you mean \"get\"?; available: get, put, ls, stat, digest, mkdir, rm, mv, copy, df",
+            "no operation \"gte\" in plugin \"files\"; did you mean \"get\"?; available: get, put, put_all, ls, stat, digest, mkdir, rm, mv, copy, df",
         ),
         (
             "files",
-            "plugin \"files\" has several operations; name one; available: get, put, ls, stat, digest, mkdir, rm, mv, copy, df",
+            "plugin \"files\" has several operations; name one; available: get, put, put_all, ls, stat, digest, mkdir, rm, mv, copy, df",
         ),
     ] {
         let outcome = server.run(["call", command]);
