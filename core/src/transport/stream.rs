@@ -29,7 +29,7 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     ///
     /// # Errors
     ///
-    /// Whatever the stream reports, and a [`SourceError`](super::SourceError) within the error when the file is the reason.
+    /// Whatever the stream reports, and a [source error](super::SourceError) within the error when the file is the reason.
     fn poll_send_file(&mut self, cx: &mut Context<'_>, part: &FilePart) -> Poll<io::Result<usize>> {
         part.poll_copy(self, cx)
     }
