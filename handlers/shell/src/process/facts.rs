@@ -24,6 +24,7 @@ pub(super) struct Identity {
 pub(super) struct Facts {
     pub(super) identity: Identity,
     pub(super) is_zombie: bool,
+    /// 0 for a group that began outside of the process's own PID namespace, as in a container; so with sessions.
     pub(super) group: i32,
     pub(super) session: i32,
     /// The processor time of the process, and of its children that it waited for.
@@ -149,6 +150,13 @@ mod tests {
         let facts = parse(pid, line).expect("facts");
         assert_eq!((facts.is_zombie, facts.group, facts.session, facts.identity.start), (false, 2, 3, 99));
         assert_eq!(facts.cpu, Duration::from_millis(260));
+    }
+
+    #[test]
+    fn group_and_session_may_be_those_of_another_namespace() {
+        let line = b"7 (a) S 1 0 0 0 -1 4194304 1 0 0 0 5 6 7 8 20 0 1 0 99 1 1";
+        let facts = parse(getpid(), line).expect("facts");
+        assert_eq!((facts.group, facts.session), (0, 0));
     }
 
     #[test]

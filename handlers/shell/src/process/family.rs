@@ -21,8 +21,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{
-    Pid, PidfdFlags, Signal, getpgrp, getpid, getsid, kill_process_group, pidfd_open, pidfd_send_signal,
-    set_child_subreaper,
+    Pid, PidfdFlags, Signal, getpid, kill_process_group, pidfd_open, pidfd_send_signal, set_child_subreaper,
 };
 
 use super::facts::{self, Facts, Identity};
@@ -117,10 +116,11 @@ impl Family {
 
     /// Kills what an ended command left behind, with everything below.
     fn kill_ended(&mut self, root: &Facts) {
+        let own_session = own_session();
         for process in facts::descendants(root.identity.pid).iter().chain([root]) {
             // Nobody is left to own it.
             self.strays.insert(process.identity, BTreeSet::new());
-            if process.session != own_session() {
+            if Some(process.session) != own_session {
                 self.ended_sessions.insert(process.session);
             }
             signal_one(process.identity, Signal::KILL);
@@ -160,7 +160,7 @@ impl Family {
         if let Some(id) = marked(facts.identity.pid) {
             return if self.commands.contains_key(&id) { Owner::Command(id) } else { Owner::Ended };
         }
-        if facts.group == getpgrp().as_raw_nonzero().get() {
+        if Some(facts.group) == facts::of(getpid()).map(|own| own.group) {
             return Owner::Unknown;
         }
         let began_before =
@@ -190,7 +190,8 @@ impl Family {
         let below: Vec<Facts> = roots.flat_map(facts::descendants).chain(orphans.iter().copied()).collect();
         if let Some(command) = self.commands.get_mut(&id) {
             command.seen.extend(below.iter().map(|facts| facts.identity));
-            let sessions = below.iter().map(|facts| facts.session).filter(|session| *session != own_session());
+            let own_session = own_session();
+            let sessions = below.iter().map(|facts| facts.session).filter(|session| Some(*session) != own_session);
             command.sessions.extend(sessions);
         }
         // The leader is not reaped yet, so that the number of the group is its own.
@@ -255,8 +256,8 @@ fn suspected(suspects: BTreeSet<CommandId>, nobody: Owner) -> Owner {
     }
 }
 
-fn own_session() -> i32 {
-    getsid(None).map_or(0, |session| session.as_raw_nonzero().get())
+fn own_session() -> Option<i32> {
+    facts::of(getpid()).map(|own| own.session)
 }
 
 /// The command whose mark a process carries, when it is one of this process's.
