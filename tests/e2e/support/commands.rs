@@ -118,7 +118,7 @@ impl Handler for Commands {
             "jobs" => {
                 let job = |id: &str, state: &str, exit: Value| {
                     json!({"id": id, "plugin_operation": "cmd.exec", "argv": ["make", "all"], "started_s": 0,
-                           "state": state, "exit": exit, "stdout_bytes": 3, "stderr_bytes": 0, "pid": 7})
+                           "state": state, "exit": exit, "stdout_bytes": null, "output_end": 3, "pid": 7})
                 };
                 let (first, second) = (job("j1", "running", Value::Null), job("j2", "ended", json!({"code": 3})));
                 call.send(format!("{first}\n{second}\n")).await
