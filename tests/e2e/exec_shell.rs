@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::support::process::{Outcome, Plugd, Remote, wait_until};
-use crate::support::terminal::Terminal;
+use crate::support::teletype::Terminal;
 
 const SHELL: &str = r#"
 [plugins.shell]

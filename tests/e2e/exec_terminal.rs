@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::support::commands::Played;
-use crate::support::terminal::Terminal;
+use crate::support::teletype::Terminal;
 
 #[test]
 fn a_command_gets_keys_size_and_every_change_of_it() {

@@ -429,6 +429,34 @@ fn progress_is_told_to_programs_line_by_line() {
 }
 
 #[test]
+fn programs_that_read_the_progress_meet_nothing_else() {
+    let server = Plugd::start(EVERYTHING);
+    let content = sample(SIZE, 20);
+    fs::write(server.file("f"), &content).expect("a file");
+    fs::write(server.dir.path().join("up"), &content).expect("a file");
+    let kinds = |outcome: &Outcome| -> Vec<String> {
+        let event = |line| serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {outcome:?}"));
+        let events = outcome.stderr.lines().map(event);
+        events
+            .map(|event| event["event"].as_str().expect("a kind").to_owned())
+            .filter(|kind| kind != "progress")
+            .collect()
+    };
+    for (verb, expected) in [(["get", "f", "down"], ["kept", "error"]), (["put", "up", "g"], ["kept-there", "error"])] {
+        for more in [&["--progress", "json"][..], &["--progress", "json", "--json"]] {
+            let proxy = Proxy::start(&server.address, vec![cut(&content, 3 * CHUNK)]);
+            let lost = through(&proxy, &server, &[&verb, more, &["--retry", "0"]].concat());
+            assert_eq!((lost.code, kinds(&lost)), (Some(4), expected.map(str::to_owned).to_vec()), "{lost:?}");
+        }
+    }
+    let missing = server.run(["get", "none", "down", "--progress", "json"]);
+    assert_eq!(kinds(&missing), ["failed", "error"]);
+    fs::create_dir(server.dir.path().join("empty")).expect("a directory");
+    let synced = server.run(["sync", "--push", "empty", ".", "--delete", "--progress", "json"]);
+    assert_eq!((synced.code, kinds(&synced)), (Some(0), vec!["deleted".to_owned()]), "{synced:?}");
+}
+
+#[test]
 fn a_get_to_what_is_no_file_is_refused_at_once() {
     let server = Plugd::start(EVERYTHING);
     fs::write(server.file("f"), "x").expect("a file");

@@ -106,6 +106,8 @@ fn checksums_find_what_size_and_time_hide_and_move_nothing_else() {
         "{thorough:?}"
     );
     assert_eq!(fs::read_to_string(there.join("hidden")).expect("a file"), "one!");
+    let nothing = server.run(["sync", "--push", "here", "there", "--checksum", "--digest", "none"]);
+    assert!(nothing.code == Some(2) && nothing.stderr.contains("blake3"), "no digest, nothing to compare: {nothing:?}");
     let pulled = server.run(["--json", "sync", "--pull", "there", "here", "--checksum"]);
     assert_eq!((pulled.code, &summary(&pulled)["bytes"]), (Some(0), &json!(0)), "{pulled:?}");
 }

@@ -32,11 +32,11 @@ fn an_unknown_command_says_what_there_is() {
         ("off", "plugin \"off\" is disabled on this server; available: echo, files, shell, upper"),
         (
             "files.gte",
-            "no operation \"gte\" in plugin \"files\"; did you mean \"get\"?; available: get, put, ls, stat, digest, mkdir, rm, mv, copy, df",
+            "no operation \"gte\" in plugin \"files\"; did you mean \"get\"?; available: get, put, put_all, ls, stat, digest, mkdir, rm, mv, copy, df",
         ),
         (
             "files",
-            "plugin \"files\" has several operations; name one; available: get, put, ls, stat, digest, mkdir, rm, mv, copy, df",
+            "plugin \"files\" has several operations; name one; available: get, put, put_all, ls, stat, digest, mkdir, rm, mv, copy, df",
         ),
     ] {
         let outcome = server.run(["call", command]);
@@ -219,20 +219,6 @@ fn a_second_signal_stops_at_once_and_takes_every_command_with_it() {
     server.signal(Signal::SIGINT);
     assert!(server.wait().success());
     assert_eq!(remote.end(), Some(4));
-}
-
-#[test]
-fn a_progress_bar_shows_on_a_terminal_alone() {
-    let server = Plugd::start(EVERYTHING);
-    std::fs::write(server.file("f"), vec![7; 5_000_000]).expect("a file");
-    // `script` runs a command on a terminal of its own; it is part of bsdutils, which every Debian has.
-    let line = format!("{} get f got", plug().display());
-    let mut script = Command::new("script");
-    script.args(["-qec", &line, "/dev/null"]).env("PLUG_SERVER", &server.address).env("TERM", "xterm");
-    let output = script.current_dir(server.dir.path()).stdin(Stdio::null()).output().expect("script, of bsdutils");
-    let shown = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && shown.contains("/s") && shown.contains("got got"), "{shown:?}");
-    assert!(shown.contains('\r') && shown.contains("\u{1b}["), "{shown:?}");
 }
 
 #[test]

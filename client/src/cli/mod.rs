@@ -107,7 +107,8 @@ async fn answer(options: &Options, signals: &mut Signals) -> Result<Answer, Fail
     let leftovers = session.leftovers();
     session.close().await;
     if result.is_err() {
-        leftovers.lines().iter().for_each(|line| output::note(Some(line)));
+        let lines = if options.verb.tells_events() { leftovers.events() } else { leftovers.lines() };
+        lines.iter().for_each(|line| output::note(Some(line)));
     }
     result
 }
@@ -133,6 +134,7 @@ async fn report(options: &Options, result: &Result<Answer, Failure>) -> u8 {
         output::note(answer.note.as_deref());
     }
     match result {
+        Err(failure) if options.verb.tells_events() => output::complain_to_programs(failure),
         Ok(Answer { failure: Some(failure), .. }) | Err(failure) if !options.json => drop(output::complain(failure)),
         _ => {}
     }

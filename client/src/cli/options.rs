@@ -189,6 +189,11 @@ impl Verb {
             _ => Ok(()),
         }
     }
+
+    /// Whether stderr is for programs: an object a line.
+    pub(crate) fn tells_events(&self) -> bool {
+        matches!(self, Verb::Files(verb) if verb.tells_events())
+    }
 }
 
 #[cfg(test)]

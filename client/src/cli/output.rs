@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use super::exit;
@@ -67,6 +68,13 @@ pub(crate) fn complain(failure: &Failure) -> u8 {
         let _ = writeln!(io::stderr(), "plug: {line}");
     }
     exit::of_failure(failure)
+}
+
+/// Says the same as an object in a line of its own.
+pub(crate) fn complain_to_programs(failure: &Failure) {
+    if let Some(line) = failure.line() {
+        note(Some(&json!({"event": "error", "failure": line}).to_string()));
+    }
 }
 
 /// Prints a line on stderr, if there is one.

@@ -88,6 +88,7 @@ impl Handler for File {
                 Err(Status::permission_denied("read-only", "this plugin does not change files"))
             }
             "put" => put::put(shared, call).await,
+            "put_all" => put::put_all(shared, call).await,
             "mkdir" => change::mkdir(shared, call).await,
             "rm" => change::rm(shared, call).await,
             "mv" => change::mv(shared, call).await,
@@ -104,6 +105,8 @@ fn descriptor() -> Descriptor {
     let stat = Operation::new("stat", "describes a file or a directory in one JSON object");
     let digest = Operation::new("digest", "sums up a file, in one JSON object");
     let put = Operation::new("put", "stores the input as a file, all of it or nothing");
+    let put_all =
+        Operation::new("put_all", "stores many small files, each of them or nothing, with a receipt for each");
     let mkdir = Operation::new("mkdir", "makes a directory");
     let rm = Operation::new("rm", "removes a file, a link or a directory");
     let mv = Operation::new("mv", "renames a file or a directory, at once");
@@ -116,6 +119,13 @@ fn descriptor() -> Descriptor {
                 .has_effects()
                 .input_channel(put::CHANNEL_DIGEST, "digest")
                 .args::<put::PutArgs>(),
+        )
+        .operation(
+            put_all
+                .streams(Streaming::Both)
+                .has_effects()
+                .input_channel(put::CHANNEL_FILE, "file")
+                .args::<put::NoArgs>(),
         )
         .operation(ls.streams(Streaming::Server).args::<list::LsArgs>())
         .operation(stat.args::<list::StatArgs>())

@@ -112,17 +112,26 @@ impl Root {
             Errno::NOENT | Errno::NOTDIR => refusal::no_such_directory(path).with_detail(error),
             error => refusal::of(path, error),
         })?;
-        Ok(Place { path: path.to_owned(), dir, name: name.to_owned() })
+        Ok(Place { path: path.to_owned(), dir: Arc::new(dir), name: name.to_owned() })
     }
 
     /// The place of a file that is to be stored: free, or a file's that is to be replaced. A symbolic link is replaced
     /// itself, but one that leads out is refused like every path that does.
     pub(crate) fn target(&self, path: &Path) -> Result<(Place, Option<Meta>), Status> {
+        self.target_near(path, &mut None)
+    }
+
+    /// As [`target`](Root::target), but a directory of the same path is not looked up again; the one that it was found in
+    /// is left for the next.
+    pub(crate) fn target_near(&self, path: &Path, near: &mut Option<Parent>) -> Result<(Place, Option<Meta>), Status> {
         check(path)?;
-        if !split(path).is_some_and(|(_, name)| path.as_os_str().as_bytes().ends_with(name.as_bytes())) {
-            return Err(refusal::is_a_directory(path));
-        }
-        let place = self.place(path)?;
+        let parts = split(path).filter(|(_, name)| path.as_os_str().as_bytes().ends_with(name.as_bytes()));
+        let (parent, name) = parts.ok_or_else(|| refusal::is_a_directory(path))?;
+        let place = match near.take().filter(|near| near.is_at(parent)) {
+            Some(Parent { dir, .. }) => Place { path: path.to_owned(), dir, name: name.to_owned() },
+            None => self.place(path)?,
+        };
+        *near = Some(Parent { path: parent.to_owned(), dir: Arc::clone(&place.dir) });
         let found = place.find()?;
         if found.is_some_and(|meta| meta.kind == Kind::Symlink) {
             match self.resolve(path, OFlags::PATH).and_then(Meta::of) {
@@ -167,12 +176,31 @@ impl Root {
     }
 }
 
+/// An open directory beneath the root, and the path that it was found at.
+#[derive(Debug)]
+pub(crate) struct Parent {
+    path: PathBuf,
+    dir: Arc<OwnedFd>,
+}
+
+impl Parent {
+    /// Whether it was found at this very path.
+    fn is_at(&self, path: &Path) -> bool {
+        self.path.as_os_str() == path.as_os_str()
+    }
+
+    /// Whether `path` lies in it.
+    pub(crate) fn holds(&self, path: &Path) -> bool {
+        split(path).is_some_and(|(parent, _)| self.is_at(parent))
+    }
+}
+
 /// A name in an open directory beneath the root. It may be free.
 #[derive(Debug)]
 pub(crate) struct Place {
     /// The whole path as the caller gave it.
     pub(crate) path: PathBuf,
-    pub(crate) dir: OwnedFd,
+    pub(crate) dir: Arc<OwnedFd>,
     pub(crate) name: OsString,
 }
 

@@ -16,6 +16,9 @@ plugd_core::register!(|| {
 /// What every one of its files holds.
 pub(crate) const CONTENT: &str = "evil";
 
+/// Half a file that is too large to be held in memory, in bytes.
+const HALF_LEN: usize = 300_000;
+
 /// Names that lead out of a directory, or nowhere, between two that are good. `link` is for a trap that the test sets.
 const NAMES: [&str; 8] = ["good", "../out", "/tmp/plug-evil", "a/../../out", "", ".", "link/in", "z"];
 
@@ -43,6 +46,16 @@ impl Handler for Evil {
             ("get", "times/a") => {
                 // No time has so many nanoseconds.
                 call.head(&json!({"size": CONTENT.len(), "mtime_s": 1, "mtime_ns": u32::MAX, "unchanged": true}))
+            }
+            // Nothing was compared, so nothing can be the same.
+            ("get", "unasked") => call.head(&json!({"size": CONTENT.len(), "mtime_s": 1, "unchanged": true})),
+            // The rest of another file than the one whose first half came.
+            ("get", "swapped") => {
+                let offset = args.get("offset").and_then(Value::as_u64).unwrap_or(0);
+                let etag = if offset == 0 { "one" } else { "other" };
+                call.head(&json!({"size": 2 * HALF_LEN, "mtime_s": 1, "etag": etag, "offset": offset}))?;
+                call.send(vec![etag.as_bytes()[0]; HALF_LEN]).await?;
+                if offset == 0 { Err(Status::unavailable("busy", "later")) } else { Ok(()) }
             }
             ("ls", _) => {
                 for name in NAMES {

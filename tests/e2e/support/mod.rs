@@ -2,12 +2,14 @@
 
 pub(crate) mod commands;
 pub(crate) mod demo;
+pub(crate) mod depot;
 pub(crate) mod evil;
 pub(crate) mod fake;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod server;
+pub(crate) mod teletype;
 pub(crate) mod terminal;
 
 use std::time::Duration;

@@ -1,94 +1,107 @@
-//! A program on a terminal of its own.
+//! A terminal of its own for a program, and what a person would see on it.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
+use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
-use super::process::wait_until;
+/// Rows and columns, more than anything that is tested fills.
+const SIZE: Winsize = Winsize { ws_row: 50, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
 
-/// A client on a terminal of its own.
-pub(crate) struct Terminal {
-    keyboard: File,
-    /// Kept open, so that the terminal can be looked at after the client.
-    screen: OwnedFd,
-    shown: Arc<Mutex<String>>,
-    client: Child,
+/// A program whose standard error is a terminal.
+pub(crate) struct OnTerminal {
+    child: Child,
+    written: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
 }
 
-fn size(rows: u16, cols: u16) -> Winsize {
-    Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 }
-}
-
-impl Terminal {
-    /// Runs the client with a terminal of 31 by 97 as its standard streams, and as the one that its signals come from.
-    pub(crate) fn start(client: &Command) -> Terminal {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let keyboard = openpt(flags).expect("a terminal");
-        grantpt(&keyboard).and_then(|()| unlockpt(&keyboard)).expect("a terminal");
-        let screen = ioctl_tiocgptpeer(&keyboard, flags).expect("a terminal");
-        tcsetwinsize(&keyboard, size(31, 97)).expect("a terminal");
-        let stream = || Stdio::from(screen.try_clone().expect("a descriptor"));
-        // `setsid` is part of util-linux, which every Debian has. It becomes the client, so that its process is the same.
-        let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(client.get_program()).args(client.get_args());
-        command.envs(client.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "vt220");
-        let client = command.stdin(stream()).stdout(stream()).stderr(stream()).spawn().expect("setsid, of util-linux");
-        let keyboard = File::from(keyboard);
-        let shown = Arc::default();
-        let (mut reader, copy) = (keyboard.try_clone().expect("a descriptor"), Arc::clone(&shown));
-        std::thread::spawn(move || show(&mut reader, &copy));
-        Terminal { keyboard, screen, shown, client }
+impl OnTerminal {
+    pub(crate) fn start(mut command: Command) -> OnTerminal {
+        let terminal = openpty(&SIZE, None).expect("a terminal");
+        command.env("TERM", "xterm").stdout(Stdio::null()).stderr(terminal.slave);
+        let child = command.spawn().expect("the program runs");
+        // The terminal ends with its last holder, and this would be one.
+        drop(command);
+        let written = Arc::<Mutex<Vec<u8>>>::default();
+        let reader = std::thread::spawn({
+            let (mut master, written) = (File::from(terminal.master), Arc::clone(&written));
+            move || {
+                let mut buf = [0; 4096];
+                while let Ok(len @ 1..) = master.read(&mut buf) {
+                    written.lock().expect("no panic while it is held").extend_from_slice(&buf[..len]);
+                }
+            }
+        });
+        OnTerminal { child, written, reader }
     }
 
-    pub(crate) fn types(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).expect("a terminal");
-    }
-
-    pub(crate) fn shows(&self, text: &str) {
-        let shown = || self.shown.lock().expect("no panic while it is held").clone();
-        wait_until(&format!("{text:?} on the screen"), || shown().contains(text));
-    }
-
-    /// Makes it another size.
-    pub(crate) fn resize(&self, rows: u16, cols: u16) {
-        tcsetwinsize(&self.keyboard, size(rows, cols)).expect("a terminal");
+    /// Everything that was ever written, of which parts may have been wiped out again.
+    pub(crate) fn written(&self) -> String {
+        String::from_utf8_lossy(&self.written.lock().expect("no panic while it is held")).into_owned()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.client.id() as i32), signal).expect("a running client");
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("a running program");
     }
 
-    /// Whether the terminal gathers lines and echoes them, as it did at first.
-    pub(crate) fn is_restored(&self) -> bool {
-        let modes = tcgetattr(&self.screen).expect("a terminal").local_modes;
-        modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
-    }
-
-    /// Waits for the client, and says with what code it ended.
-    pub(crate) fn end(&mut self) -> Option<i32> {
-        let code = self.client.wait().expect("a child").code();
-        assert!(self.is_restored(), "the terminal was left raw");
-        code
+    /// Waits for the program's end, and returns its exit code and the lines that stay on the screen.
+    pub(crate) fn end(mut self) -> (Option<i32>, Vec<String>) {
+        let code = self.child.wait().expect("a child").code();
+        self.reader.join().expect("no panic");
+        let written = self.written.lock().expect("no panic while it is held");
+        (code, screen(&String::from_utf8_lossy(&written)))
     }
 }
 
-fn show(reader: &mut File, shown: &Mutex<String>) {
-    let mut buf = [0; 4096];
-    while let Ok(len @ 1..) = reader.read(&mut buf) {
-        shown.lock().expect("no panic while it is held").push_str(&String::from_utf8_lossy(&buf[..len]));
+/// The lines that stay when all this was written: what progress bars need of a terminal, and no more.
+fn screen(written: &str) -> Vec<String> {
+    let (mut rows, mut row, mut column) = (vec![Vec::new()], 0_usize, 0_usize);
+    let mut letters = written.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\r' => column = 0,
+            '\n' => row += 1,
+            '\u{1b}' => {
+                let mut sequence: String = letters.by_ref().take_while(|letter| *letter != '[').collect();
+                let end = loop {
+                    match letters.next() {
+                        Some(end) if end.is_ascii_alphabetic() => break end,
+                        Some(digit) => sequence.push(digit),
+                        None => break ' ',
+                    }
+                };
+                let count = sequence.parse().unwrap_or(1);
+                match end {
+                    'A' => row = row.saturating_sub(count),
+                    'B' => row += count,
+                    'D' => column = column.saturating_sub(count),
+                    'K' if sequence == "2" => rows[row].clear(),
+                    'K' => rows[row].truncate(column),
+                    // Colours.
+                    'm' => {}
+                    end => panic!("unknown control sequence {sequence:?} {end:?}"),
+                }
+            }
+            letter => {
+                if rows[row].len() <= column {
+                    rows[row].resize(column + 1, ' ');
+                }
+                rows[row][column] = letter;
+                column += 1;
+            }
+        }
+        rows.resize(rows.len().max(row + 1), Vec::new());
     }
+    let rows = rows.iter().map(|row| row.iter().collect::<String>().trim_end().to_owned());
+    rows.filter(|row| !row.is_empty()).collect()
 }
 
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.client.kill();
-        let _ = self.client.wait();
-    }
+#[test]
+fn a_screen_shows_what_was_not_wiped_out() {
+    assert_eq!(screen("one\r\ntwo\r\u{1b}[2Kthree\u{1b}[1A\r\u{1b}[2K\u{1b}[32mfour\u{1b}[0m"), ["four", "three"]);
 }

@@ -117,6 +117,7 @@ pub(crate) async fn run(session: &mut Session<'_>, options: &Get) -> Result<Answ
     let Plan { remotes, destination } = plan(options, session.options().json)?;
     let many = options.recursive || remotes.len() > 1 || remotes.iter().any(has_glob);
     let progress = Progress::new(options.transfer.progress, many);
+    let _bars = progress.bars();
     let terms = Terms::of(&options.transfer, options.preserve, options.no_clobber, many);
     let remote = Remote::of(session, "get", terms.retry, &progress).await?;
     let tally = Tally::new("got", progress.clone());

@@ -5,6 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde_json::json;
+
 use super::name::Name;
 use crate::cli::text::one_line_of_bytes;
 
@@ -46,6 +48,17 @@ impl Leftovers {
             Some(format!("plug: kept {len} of {size} bytes in {path}; the same command carries on"))
         };
         let there = |name: &Name| format!("plug: the server keeps what came of {name}; the same command carries on");
+        kept.here.iter().filter_map(here).chain(kept.there.iter().map(there)).collect()
+    }
+
+    /// An object for each one that is there.
+    pub(crate) fn events(&self) -> Vec<String> {
+        let kept = self.kept();
+        let here = |(path, size): (&PathBuf, &u64)| {
+            let (name, len) = (Name::from(path.as_os_str()), path.symlink_metadata().ok()?.len());
+            Some(json!({"event": "kept", "name": name, "bytes": len, "size": size}).to_string())
+        };
+        let there = |name: &Name| json!({"event": "kept-there", "name": name}).to_string();
         kept.here.iter().filter_map(here).chain(kept.there.iter().map(there)).collect()
     }
 

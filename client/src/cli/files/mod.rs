@@ -40,6 +40,9 @@ pub(crate) fn check(verb: &FileVerb, json: bool) -> Result<(), Failure> {
     match verb {
         FileVerb::Get(options) => get::plan(options, json).map(drop),
         FileVerb::Put(options) => put::plan(options).map(drop),
+        FileVerb::Sync(options) if options.checksum && options.transfer.digest.is_none() => {
+            Err(Failure::Usage("--checksum compares digests; allowed beside it: md5, blake3, sha256".to_owned()))
+        }
         FileVerb::Sync(options) => sync::selection(options).map(drop),
         FileVerb::Digest(options) if options.digest.is_none() => {
             Err(Failure::Usage("no digest is made with \"none\"; allowed: md5, blake3, sha256".to_owned()))

@@ -73,6 +73,19 @@ pub(crate) enum FileVerb {
     Df(Df),
 }
 
+impl FileVerb {
+    /// Whether stderr is for programs: an object a line.
+    pub(crate) fn tells_events(&self) -> bool {
+        let transfer = match self {
+            FileVerb::Get(options) => &options.transfer,
+            FileVerb::Put(options) => &options.transfer,
+            FileVerb::Sync(options) => &options.transfer,
+            _ => return false,
+        };
+        transfer.progress == ProgressMode::Json
+    }
+}
+
 /// How much of a file must have reached the disk before it is shown under its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -91,7 +104,7 @@ pub(crate) enum ProgressMode {
     /// Bars on a terminal, nothing off it
     #[default]
     Auto,
-    /// One JSON object a line, on stderr
+    /// One JSON object a line, on stderr, and nothing else there
     Json,
     /// Nothing
     None,

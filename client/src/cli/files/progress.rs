@@ -6,6 +6,10 @@
 //! {"event": "done", ...receipt}
 //! {"event": "failed", "name": "b", "failure": "not_found (no-such-file): ..."}
 //! {"event": "skipped", "name": "c", "why": "a symbolic link"}
+//! {"event": "deleted", "name": "d"}
+//! {"event": "kept", "name": ".a.plug-part", "bytes": 1048576, "size": 4194304}   here, when the program ends before
+//! {"event": "kept-there", "name": "a"}                                           by the server
+//! {"event": "error", "failure": "..."}                                           why the program ends
 //! ```
 //!
 //! Off a terminal no carriage return is ever written.
@@ -48,6 +52,16 @@ enum Sort {
     Quiet,
 }
 
+/// Takes the bars away when it is dropped, which an interrupted command does as well.
+#[derive(Debug)]
+pub(crate) struct Bars(Progress);
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
 /// One running file.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -87,6 +101,11 @@ impl Progress {
         let progress = Progress(Arc::new(Shown { sort, running: Mutex::default() }));
         progress.watch();
         progress
+    }
+
+    /// Sees to it that no bars stay on the screen.
+    pub(crate) fn bars(&self) -> Bars {
+        Bars(self.clone())
     }
 
     /// Says that a file of so many bytes is to come.

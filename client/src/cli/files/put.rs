@@ -60,6 +60,7 @@ pub(crate) async fn run(session: &mut Session<'_>, options: &Put) -> Result<Answ
     let Plan { locals, remote: to } = plan(options)?;
     let many = options.recursive || locals.len() > 1;
     let progress = Progress::new(options.transfer.progress, many);
+    let _bars = progress.bars();
     let mut terms = Terms::of(&options.transfer, options.preserve, options.no_clobber, many);
     if locals.iter().any(|local| local.as_os_str() == "-") {
         // It cannot be read again.

@@ -36,12 +36,13 @@ pub(crate) fn selection(options: &Sync) -> Result<Selection, Failure> {
 
 pub(crate) async fn run(session: &mut Session<'_>, options: &Sync) -> Result<Answer, Failure> {
     let progress = Progress::new(options.transfer.progress, true);
+    let _bars = progress.bars();
     let terms = Terms::of(&options.transfer, true, false, true);
     let remote = Remote::of(session, if options.push { "put" } else { "get" }, terms.retry, &progress).await?;
     let tally = Tally::new("synced", progress.clone());
     let comparison = Arc::new(Comparison {
         selection: selection(options)?,
-        checksum: options.checksum && !terms.algorithm.is_none(),
+        checksum: options.checksum,
         dry_run: options.dry_run,
         tally: tally.clone(),
         plan: Mutex::default(),
@@ -346,7 +347,7 @@ impl Side<'_> {
             removed.map_err(|error| local::failure("cannot delete", &directory.path_of(&name), error))
         });
         match removed {
-            Ok(true) => self.tally.deleted(),
+            Ok(true) => self.tally.deleted(path),
             Ok(false) => {}
             Err(failure) => self.tally.failed(path, failure, true),
         }

@@ -110,7 +110,8 @@ impl Tally {
         counts.unchanged += 1;
     }
 
-    pub(crate) fn deleted(&self) {
+    pub(crate) fn deleted(&self, name: &Name) {
+        self.progress.event(|| json!({"event": "deleted", "name": name}));
         self.counts().deleted += 1;
     }
 

@@ -1,6 +1,8 @@
 //! Stores the input as a file: all of it under its name, or nothing.
 
+mod all;
 mod inflow;
+mod intake;
 pub(crate) mod partial;
 mod publish;
 mod receive;
@@ -8,6 +10,8 @@ mod upload;
 
 use std::sync::Arc;
 
+pub(crate) use all::{NoArgs, put_all};
+pub(crate) use intake::CHANNEL_FILE;
 use plugd_core::{Call, Status};
 pub(crate) use publish::{Disk, Publisher, rename_to_free};
 use schemars::JsonSchema;

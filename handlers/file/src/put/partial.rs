@@ -116,7 +116,7 @@ impl Drop for Claim {
 /// A file that is being written, locked against everybody else's sweep, in an open directory of uploads.
 #[derive(Debug)]
 pub(crate) struct Partial {
-    pub(crate) dir: OwnedFd,
+    pub(crate) dir: Arc<OwnedFd>,
     pub(crate) name: String,
     pub(crate) file: File,
     /// How many bytes it held when it was opened.
@@ -156,16 +156,18 @@ impl Uploads {
         }
     }
 
-    /// Opens a file for an upload to `place`: that of its claim, as far as it has come with `resume`, or a new one.
+    /// Opens a file for an upload to `place`: that of its claim, as far as it has come with `resume`, or a new one. `known`
+    /// is the directory of an upload to the same directory, which is not looked up again.
     pub(crate) fn open(
         &self,
         root: &Root,
         place: &Place,
         claim: Option<&Claim>,
         resume: bool,
+        known: Option<Arc<OwnedFd>>,
     ) -> Result<Partial, Status> {
         let refuse = |error: Errno| refusal::of(&place.path, error);
-        let mut dir = self.dir_for(root, place).map_err(refuse)?;
+        let mut dir = known.map_or_else(|| self.dir_for(root, place), Ok).map_err(refuse)?;
         for attempt in 0..ATTEMPTS_MAX {
             let random = self.random.hash_one((attempt, SystemTime::now()));
             let name = claim.map_or_else(|| format!("{TEMPORARY}{random:016x}"), |claim| claim.key.0.clone());
@@ -187,14 +189,14 @@ impl Uploads {
 
     /// The directory of uploads from which a file can be renamed to `place`: the root's, or, where something else is mounted,
     /// one beside the file itself. Those are many and unknown at the start, so each is swept when it is used.
-    fn dir_for(&self, root: &Root, place: &Place) -> Result<OwnedFd, Errno> {
+    fn dir_for(&self, root: &Root, place: &Place) -> Result<Arc<OwnedFd>, Errno> {
         let uploads = make_uploads(root.dir())?;
         if mount(&uploads)? == mount(&place.dir)? {
-            return Ok(uploads);
+            return Ok(Arc::new(uploads));
         }
         let uploads = make_uploads(&place.dir)?;
         self.sweep_dir(&uploads, |_| {});
-        Ok(uploads)
+        Ok(Arc::new(uploads))
     }
 
     /// Whether one more cut upload may be kept in `dir`.

@@ -1,6 +1,7 @@
 //! A file that is being stored: written, verified, and then published at once.
 
 use std::io::{IoSlice, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use super::partial::{self, Claim, Partial};
 use crate::config::Durability;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::entry::{Meta, Time};
-use crate::root::{Place, refuse_unless_replaceable};
+use crate::root::{Parent, Place, refuse_unless_replaceable};
 use crate::source::Source;
 use crate::space::Reservation;
 use crate::version::Identity;
@@ -84,6 +85,14 @@ pub(crate) struct Upload {
     claim: Option<Claim>,
 }
 
+/// What the last of several uploads found, for the next one: mostly both go to the same directory.
+#[derive(Debug, Default)]
+pub(super) struct Nearby {
+    parent: Option<Parent>,
+    /// Where uploads to that directory are until they are whole.
+    uploads: Option<Arc<OwnedFd>>,
+}
+
 impl Upload {
     /// Checks what can be checked before the first byte, and opens the file to write into.
     pub(crate) fn prepare(
@@ -93,14 +102,32 @@ impl Upload {
         resume: bool,
         parents: bool,
     ) -> Result<Upload, Status> {
+        Upload::prepare_near(shared, order, claim, resume, parents, &mut Nearby::default())
+    }
+
+    /// As [`prepare`](Upload::prepare), beside the upload before it when both go to one directory.
+    pub(super) fn prepare_near(
+        shared: &Arc<Shared>,
+        order: Order,
+        claim: Option<Claim>,
+        resume: bool,
+        parents: bool,
+        nearby: &mut Nearby,
+    ) -> Result<Upload, Status> {
         refuse_too_large(shared, order.size.unwrap_or(0))?;
-        if parents && let Some(parent) = order.path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        let is_near = nearby.parent.as_ref().is_some_and(|parent| parent.holds(&order.path));
+        let uploads = nearby.uploads.take().filter(|_| is_near);
+        if parents
+            && uploads.is_none()
+            && let Some(parent) = order.path.parent().filter(|parent| !parent.as_os_str().is_empty())
+        {
             shared.root.make_dirs(parent, order.durability == Durability::Full)?;
         }
-        let (place, found) = shared.root.target(&order.path)?;
+        let (place, found) = shared.root.target_near(&order.path, &mut nearby.parent)?;
         refuse_unwanted(&place, &order, found.as_ref())?;
         let reservation = shared.space.reservation(&shared.root, found.as_ref())?;
-        let partial = shared.uploads.open(&shared.root, &place, claim.as_ref(), resume)?;
+        let partial = shared.uploads.open(&shared.root, &place, claim.as_ref(), resume, uploads)?;
+        nearby.uploads = Some(Arc::clone(&partial.dir));
         shared.space.change(0, partial.counted);
         let len = partial.len;
         let shared = Arc::clone(shared);
@@ -118,8 +145,10 @@ impl Upload {
             self.partial.file.set_len(0).map_err(|error| refusal::of(&self.place.path, error))?;
             (self.offset, self.len) = (0, 0);
         }
-        let sought = self.partial.file.seek(SeekFrom::Start(self.len));
-        sought.map_err(|error| refusal::of(&self.place.path, error))?;
+        if self.len > 0 {
+            let sought = self.partial.file.seek(SeekFrom::Start(self.len));
+            sought.map_err(|error| refusal::of(&self.place.path, error))?;
+        }
         Ok(())
     }
 
@@ -183,6 +212,16 @@ impl Upload {
         copied
     }
 
+    /// Writes a whole content and publishes the file.
+    pub(super) fn finish_whole(mut self, content: Bytes, digest: Option<Digest>) -> Result<Receipt, Status> {
+        let mut hasher = Hasher::new(self.algorithm());
+        hasher.update(&content);
+        if !content.is_empty() {
+            self.write(&[content])?;
+        }
+        self.finish(digest.as_slice(), hasher.finish())
+    }
+
     /// Writes a short input and publishes the file.
     pub(crate) fn finish_with(mut self, mut inflow: Inflow, mut hasher: Hasher) -> Result<Receipt, Status> {
         let digests = inflow.digests().inspect_err(|_| self.fate = Fate::Spoiled)?;
@@ -219,15 +258,19 @@ impl Upload {
         let refuse = |error: Errno| refusal::of(&self.place.path, error);
         let Order { mode, mtime, durability, no_clobber, .. } = self.order;
         let publisher = &self.shared.publisher;
-        let found = self.place.find()?;
-        let has_marks = super::publish::mark(&self.partial.file, mode, mtime, found.as_ref()).map_err(refuse)?;
-        if durability != Durability::None {
+        let mark = |found: Option<&Meta>| super::publish::mark(&self.partial.file, mode, mtime, found).map_err(refuse);
+        let is_synced = durability != Durability::None;
+        if is_synced {
+            let has_marks = mark(self.place.find()?.as_ref())?;
             // What the disk did not take may still be in memory, and the next attempt may be told that all is well.
             let synced = publisher.sync(&self.partial.file, has_marks);
             synced.inspect_err(|_| self.fate = Fate::Spoiled).map_err(refuse)?;
         }
         let replaced = publisher.put_in_place(&self.partial, &self.place, |found| {
             refuse_unwanted(&self.place, &self.order, found).inspect_err(|_| self.fate = Fate::Spoiled)?;
+            if !is_synced {
+                mark(found)?;
+            }
             self.reservation.replace(self.len, file_size(found))?;
             Ok(no_clobber)
         })?;

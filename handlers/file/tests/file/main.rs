@@ -9,6 +9,7 @@ mod confinement;
 mod cuts;
 mod gets;
 mod listings;
+mod put_alls;
 mod puts;
 mod settings;
 mod space;

@@ -195,14 +195,12 @@ async fn a_sandbox_keeps_commands_to_its_paths() {
 }
 
 #[tokio::test]
+#[ignore = "needs a control group of version 2 in which others can be made"]
 async fn a_control_group_holds_the_command_and_goes_with_it() {
-    // Where a control group of version 2 can be made, which is where one was delegated.
     let parents = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
-    let Some(parent) = parents.into_iter().find(|path| path.join("cgroup.procs").exists()) else { return };
-    let ours = parent.join(format!("plugd-test-{}", std::process::id()));
-    if fs::create_dir(&ours).is_err() {
-        return;
-    }
+    let parent = parents.into_iter().find(|path| path.join("cgroup.procs").exists());
+    let ours = parent.expect("control groups of version 2").join(format!("plugd-test-{}", std::process::id()));
+    fs::create_dir(&ours).expect("a delegated control group");
     let handler = shell(Path::new("/"), json!({ "cgroup": ours }));
     let args = json!({ "argv": ["sh", "-c", "cat /proc/self/cgroup; (setsid sleep 1000 &)"] });
     let answer = Session::open(handler, "exec", args).await.call(&[]).await;

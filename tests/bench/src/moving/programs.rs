@@ -95,7 +95,7 @@ impl Programs {
 
     pub fn plug_put_tree(&self) -> Command {
         let mut command = self.plug("put");
-        command.arg("-r").arg(self.served(SMALL_DIR)).arg("tree");
+        command.args(["-r", "--durability", "none"]).arg(self.served(SMALL_DIR)).arg("tree");
         command
     }
 

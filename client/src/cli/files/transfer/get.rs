@@ -386,6 +386,9 @@ impl Lane<'_> {
             if !reply.status.is_ok() {
                 return self.refused(flight, reply).await;
             }
+            if flight.digest.is_none() {
+                return Err(Failure::protocol("get answered that nothing has changed; nothing was compared"));
+            }
             if let Err(failure) = self.preserve(flight, &head) {
                 self.tally.failed(&flight.job.shown, failure, self.terms.many);
                 return Ok(true);
@@ -400,6 +403,9 @@ impl Lane<'_> {
         }
         if head.offset != flight.offset || head.offset > head.size {
             return Err(Failure::protocol(format!("get begins at {}; asked: {}", head.offset, flight.offset)));
+        }
+        if flight.offset > 0 && head.etag != flight.etag {
+            return Err(Failure::protocol("get goes on with another file than it began with"));
         }
         let is_small = head.size <= SMALL_SIZE_MAX && matches!(flight.job.target, Target::Place { .. });
         match is_small && flight.offset == 0 {
@@ -433,7 +439,7 @@ impl Lane<'_> {
             return self.refused(flight, end).await;
         }
         let file = Box::new(self.file(flight, head, reply));
-        self.writer.send(Work::Small { file, content, end: Box::new(end) }).await;
+        self.writer.send_small(file, content, Box::new(end)).await;
         Ok(true)
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// How many new jobs wait; each may hold a directory open.
 const JOBS_MAX: usize = 128;
@@ -13,7 +14,10 @@ pub(crate) struct Jobs<J>(Arc<Shared<J>>);
 #[derive(Debug)]
 struct Shared<J> {
     state: Mutex<State<J>>,
-    changed: Condvar,
+    /// Wakes who takes.
+    filled: Condvar,
+    /// Wakes who pushes, and not for each place: a thread is woken for many jobs.
+    emptied: Condvar,
 }
 
 #[derive(Debug)]
@@ -23,6 +27,8 @@ struct State<J> {
     again: VecDeque<J>,
     /// How many were taken and neither finished nor given back.
     taken: usize,
+    /// How many threads wait for a job: waking nobody costs a system call as well.
+    takers: usize,
     /// No fresh ones come any more.
     complete: bool,
     /// Nobody works any more.
@@ -38,49 +44,66 @@ impl<J> Clone for Jobs<J> {
 impl<J> Jobs<J> {
     pub(crate) fn new() -> Jobs<J> {
         let (fresh, again) = (VecDeque::new(), VecDeque::new());
-        let state = State { fresh, again, taken: 0, complete: false, abandoned: false };
-        Jobs(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
+        let state = State { fresh, again, taken: 0, takers: 0, complete: false, abandoned: false };
+        Jobs(Arc::new(Shared { state: Mutex::new(state), filled: Condvar::new(), emptied: Condvar::new() }))
     }
 
     /// Adds a job, once there is room for it. Says whether anybody will take it.
     pub(crate) fn push(&self, job: J) -> bool {
-        let mut state = self.wait_while(|state| state.fresh.len() >= JOBS_MAX && !state.abandoned);
+        let is_full = |state: &mut State<J>| state.fresh.len() >= JOBS_MAX && !state.abandoned;
+        let waited = self.0.emptied.wait_while(self.state(), is_full);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         state.fresh.push_back(job);
-        self.0.changed.notify_all();
+        self.wake_takers(&state);
         !state.abandoned
     }
 
     /// Says that all jobs are pushed.
     pub(crate) fn complete(&self) {
         self.state().complete = true;
-        self.0.changed.notify_all();
+        self.0.filled.notify_all();
     }
 
     /// Says that nobody takes jobs any more.
     pub(crate) fn abandon(&self) {
         self.state().abandoned = true;
-        self.0.changed.notify_all();
+        self.0.filled.notify_all();
+        self.0.emptied.notify_all();
     }
 
     /// Takes a job, waiting for one; `None` when all are finished.
     pub(crate) fn take(&self) -> Option<J> {
-        let mut state = self.wait_while(|state| {
+        self.take_within(Duration::MAX)
+    }
+
+    /// Takes a job, waiting no longer than `pause` for one; `None` when none came, or all are finished.
+    pub(crate) fn take_within(&self, pause: Duration) -> Option<J> {
+        let mut state = self.state();
+        state.takers += 1;
+        let waited = self.0.filled.wait_timeout_while(state, pause, |state| {
             let is_over = state.complete && state.taken == 0;
             state.fresh.is_empty() && state.again.is_empty() && !is_over && !state.abandoned
         });
+        state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.takers -= 1;
         if state.abandoned {
             return None;
         }
         let job = state.again.pop_front().or_else(|| state.fresh.pop_front())?;
         state.taken += 1;
-        self.0.changed.notify_all();
+        if state.fresh.len() == JOBS_MAX / 2 {
+            self.0.emptied.notify_all();
+        }
         Some(job)
     }
 
     /// Says that a job that was taken is done with, well or badly.
     pub(crate) fn finish(&self) {
-        self.state().taken -= 1;
-        self.0.changed.notify_all();
+        let mut state = self.state();
+        state.taken -= 1;
+        if state.complete && state.taken == 0 {
+            self.wake_takers(&state);
+        }
     }
 
     /// Gives a job back that was taken.
@@ -88,12 +111,13 @@ impl<J> Jobs<J> {
         let mut state = self.state();
         state.taken -= 1;
         state.again.push_back(job);
-        self.0.changed.notify_all();
+        self.wake_takers(&state);
     }
 
-    fn wait_while(&self, condition: impl Fn(&State<J>) -> bool) -> MutexGuard<'_, State<J>> {
-        let guard = self.0.changed.wait_while(self.state(), |state| condition(state));
-        guard.unwrap_or_else(PoisonError::into_inner)
+    fn wake_takers(&self, state: &State<J>) {
+        if state.takers > 0 {
+            self.0.filled.notify_all();
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State<J>> {
@@ -121,6 +145,25 @@ mod tests {
         assert_eq!(waiting.join().expect("no panic"), Some(1));
         jobs.finish();
         assert_eq!(jobs.take(), None);
+    }
+
+    #[test]
+    fn a_job_that_does_not_come_is_not_waited_for_longer_than_asked() {
+        let jobs = Jobs::new();
+        assert_eq!(jobs.take_within(Duration::ZERO), None::<i32>);
+        assert!(jobs.push(1));
+        assert_eq!(jobs.take_within(Duration::ZERO), Some(1));
+    }
+
+    #[test]
+    fn a_full_queue_takes_more_once_there_is_room() {
+        let jobs = Jobs::new();
+        let pushing = std::thread::spawn({
+            let jobs = jobs.clone();
+            move || (0..5 * JOBS_MAX).all(|job| jobs.push(job))
+        });
+        assert!((0..5 * JOBS_MAX).all(|job| jobs.take() == Some(job)));
+        assert!(pushing.join().expect("no panic"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! connection was lost goes back, and is tried again where it stopped.
 
 pub(crate) mod get;
+mod group;
 mod hashing;
 pub(crate) mod jobs;
 pub(crate) mod put;

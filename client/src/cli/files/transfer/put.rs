@@ -1,6 +1,9 @@
 //! Drops files.
 
+mod all;
+
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -13,6 +16,7 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use super::group::Small;
 use super::jobs::Jobs;
 use super::read::{Begin, Feed, start};
 use super::{FLIGHTS_MAX, Terms, failed};
@@ -145,6 +149,14 @@ struct Trailer {
 
 /// A call that was sent and has not ended.
 #[derive(Debug)]
+enum Sending {
+    One(Flight),
+    /// Of small files, whose receipts come in this order.
+    All(VecDeque<Flight>),
+}
+
+/// A file that was sent, or what else a call is made for.
+#[derive(Debug)]
 struct Flight {
     job: PutJob,
     kind: Kind,
@@ -190,8 +202,8 @@ pub(crate) async fn run(
     let left = Cell::new(lanes);
     let lanes = join_all((0..lanes).map(|_| {
         let feed = Mutex::new(start(jobs.clone(), terms.clone(), place.clone()));
-        let (peeked, within) = (RefCell::new(None), RefCell::new(None));
-        let lane = Lane { remote, jobs, terms, tally, feed, peeked, within };
+        let (peeked, within, has_put_all) = (RefCell::new(None), RefCell::new(None), Cell::new(true));
+        let lane = Lane { remote, jobs, terms, tally, feed, peeked, within, has_put_all };
         let left = &left;
         async move {
             let ended = lane.run().await;
@@ -216,6 +228,8 @@ struct Lane<'l> {
     peeked: RefCell<Option<Feed>>,
     /// Stops the reading of the file whose content is being sent.
     within: RefCell<Option<Arc<AtomicBool>>>,
+    /// Whether the server takes many files in one call, as far as it has said.
+    has_put_all: Cell<bool>,
 }
 
 impl Lane<'_> {
@@ -269,7 +283,7 @@ impl Lane<'_> {
         feed.close();
         let mut next = self.peeked.take();
         while let Some(one) = next {
-            one.into_job().into_iter().for_each(|job| self.jobs.give_back(job));
+            one.into_jobs().into_iter().for_each(|job| self.jobs.give_back(job));
             next = feed.recv().await;
         }
     }
@@ -281,8 +295,11 @@ impl Lane<'_> {
         let mut sent = Ok(());
         let ended: Result<(), Failure> = {
             let receive = async {
-                while let Some(flight) = received.recv().await {
-                    self.receive(&mut receiver, flight).await?;
+                while let Some(sending) = received.recv().await {
+                    match sending {
+                        Sending::One(flight) => self.receive(&mut receiver, flight).await?,
+                        Sending::All(flights) => self.receive_all(&mut receiver, flights).await?,
+                    }
                 }
                 Ok(())
             };
@@ -297,8 +314,11 @@ impl Lane<'_> {
             }
         };
         // What was sent ahead and got no answer is to be sent again.
-        while let Ok(flight) = received.try_recv() {
-            self.lost(flight);
+        while let Ok(sending) = received.try_recv() {
+            match sending {
+                Sending::One(flight) => self.lost(flight),
+                Sending::All(flights) => flights.into_iter().for_each(|flight| self.lost(flight)),
+            }
         }
         ended?;
         sent?;
@@ -306,7 +326,7 @@ impl Lane<'_> {
         Ok(())
     }
 
-    async fn send(&self, sender: &mut Sender, flights: mpsc::Sender<Flight>) -> Result<(), Failure> {
+    async fn send(&self, sender: &mut Sender, flights: mpsc::Sender<Sending>) -> Result<(), Failure> {
         loop {
             // A place first: what was read must never be held by a future that may be dropped.
             let place = match flights.try_reserve() {
@@ -334,33 +354,58 @@ impl Lane<'_> {
                         Source::Removal => self.remote.open("rm", &RmArgs { path: &job.remote, recursive: false }),
                         _ => self.remote.open("mkdir", &MkdirArgs { path: &job.remote, parents: true }),
                     };
-                    place.send(Flight { job, kind: Kind::Plain, sent: Rc::default() });
+                    place.send(Sending::One(Flight { job, kind: Kind::Plain, sent: Rc::default() }));
                     sender.send_ahead(&open, Bytes::new()).await?;
                 }
                 Feed::Probe { job, size, digest } => {
                     let args = DigestArgs { path: &job.remote, algorithm: self.terms.algorithm };
                     let open = self.remote.open("digest", &args);
-                    place.send(Flight { job, kind: Kind::Probe { size, digest }, sent: Rc::default() });
+                    let kind = Kind::Probe { size, digest };
+                    place.send(Sending::One(Flight { job, kind, sent: Rc::default() }));
                     sender.send_ahead(&open, Bytes::new()).await?;
                 }
-                Feed::Small { job, facts, content, digest } => {
-                    let args = self.args(&job, Some(&facts), digest.as_deref(), None);
-                    let open = self.remote.open("put", &args);
-                    let sent = Rc::new(Sent { digest: RefCell::new(digest), ..Sent::default() });
-                    sent.size.set(content.len() as u64);
-                    self.tally.progress().begin(&job.remote, Some(facts.size), 0).add(content.len());
-                    place.send(Flight { job, kind: Kind::File, sent });
-                    not_ended(sender.send_ahead(&open, content).await)?;
+                Feed::Small(small) => self.send_small(sender, place, small).await?,
+                Feed::Group(group) if self.has_put_all.get() => self.send_all(sender, place, group).await?,
+                Feed::Group(mut group) => {
+                    let last = group.pop();
+                    if !group.is_empty() {
+                        self.peeked.replace(Some(Feed::Group(group)));
+                    }
+                    if let Some(small) = last {
+                        self.send_small(sender, place, small).await?;
+                    }
                 }
             }
         }
+    }
+
+    /// Sends a file whose content is at hand.
+    async fn send_small(
+        &self,
+        sender: &mut Sender,
+        place: mpsc::Permit<'_, Sending>,
+        small: Small,
+    ) -> Result<(), Failure> {
+        let args = self.args(&small.job, Some(&small.facts), small.digest.as_deref(), None);
+        let open = self.remote.open("put", &args);
+        let (flight, content) = self.depart(small);
+        place.send(Sending::One(flight));
+        Ok(not_ended(sender.send_ahead(&open, content).await)?)
+    }
+
+    /// A file that is about to be sent, and its content.
+    fn depart(&self, Small { job, facts, content, digest }: Small) -> (Flight, Bytes) {
+        let sent = Rc::new(Sent { digest: RefCell::new(digest), ..Sent::default() });
+        sent.size.set(content.len() as u64);
+        self.tally.progress().begin(&job.remote, Some(facts.size), 0).add(content.len());
+        (Flight { job, kind: Kind::File, sent }, content)
     }
 
     /// Sends a file whose content comes piece by piece.
     async fn send_large(
         &self,
         sender: &mut Sender,
-        place: mpsc::Permit<'_, Flight>,
+        place: mpsc::Permit<'_, Sending>,
         begin: Begin,
     ) -> Result<(), Failure> {
         let Begin { job, facts, token, start, stop } = begin;
@@ -371,7 +416,7 @@ impl Lane<'_> {
         let (told, offset) = oneshot::channel();
         let kind = if token.is_some() { Kind::Resumable(Some(told)) } else { Kind::File };
         let is_resumable = token.is_some();
-        place.send(Flight { job, kind, sent: Rc::clone(&sent) });
+        place.send(Sending::One(Flight { job, kind, sent: Rc::clone(&sent) }));
         sender.open(&open).await?;
         // Reading may take its time, and the server waits for the opening header only so long.
         not_ended(sender.flush().await)?;
@@ -514,19 +559,25 @@ impl Lane<'_> {
         match kind {
             Kind::Plain => {
                 if matches!(job.source, Source::Removal) {
-                    self.tally.deleted();
+                    self.tally.deleted(&job.remote);
                 }
                 self.jobs.finish();
             }
             Kind::Probe { size, digest } => self.probed(job, size, digest, reply),
             Kind::File | Kind::Resumable(_) => {
-                match self.receipt(&job, &sent, &reply) {
-                    Ok(receipt) => self.tally.done(receipt, reply),
-                    Err(failure) => self.tally.failed(&job.remote, failure, self.terms.many),
-                }
-                self.jobs.finish();
+                let trailer = parse_object(reply.trailer.clone(), "trailer of put");
+                self.stored(&job, &sent, trailer, reply);
             }
         }
+    }
+
+    /// The server has stored the file, and says so in its receipt.
+    fn stored(&self, job: &PutJob, sent: &Sent, trailer: Result<Trailer, Failure>, reply: Reply) {
+        match trailer.and_then(|trailer| self.receipt(job, sent, trailer)) {
+            Ok(receipt) => self.tally.done(receipt, reply),
+            Err(failure) => self.tally.failed(&job.remote, failure, self.terms.many),
+        }
+        self.jobs.finish();
     }
 
     /// The server has a file of the same size: it is the same one, or it is to be replaced.
@@ -559,8 +610,7 @@ impl Lane<'_> {
     }
 
     /// The server's receipt says what it received, and that it has compared that with the digest.
-    fn receipt(&self, job: &PutJob, sent: &Sent, reply: &Reply) -> Result<Receipt, Failure> {
-        let trailer: Trailer = parse_object(reply.trailer.clone(), "trailer of put")?;
+    fn receipt(&self, job: &PutJob, sent: &Sent, trailer: Trailer) -> Result<Receipt, Failure> {
         let (size, digest) = (sent.size.get(), sent.digest.take());
         if trailer.size != size {
             let text = format!("{} bytes came through; expected: {size}", trailer.size);

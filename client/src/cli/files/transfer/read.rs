@@ -1,5 +1,6 @@
 //! The thread of a lane that reads what is put, and hashes it.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
@@ -11,8 +12,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use plugd_core::Origin;
 use rustix::fs::{Stat, fstat};
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, oneshot};
 
+use super::group::{GROUPED_SIZE_MAX, Group, Small};
 use super::hashing::Hashing;
 use super::jobs::Jobs;
 use super::put::{PutJob, Source};
@@ -30,6 +33,9 @@ const QUEUE_LEN: usize = 12;
 /// How long to wait before a non-blocking standard input that had nothing is asked again.
 const NON_BLOCKING_PAUSE: Duration = Duration::from_millis(5);
 
+/// How long small files wait for others that go with them.
+const GROUP_PAUSE: Duration = Duration::from_millis(1);
+
 /// What the thread has read.
 #[derive(Debug)]
 pub(crate) enum Feed {
@@ -38,7 +44,9 @@ pub(crate) enum Feed {
     /// A file that may be there already.
     Probe { job: PutJob, size: u64, digest: String },
     /// A whole file.
-    Small { job: PutJob, facts: Facts, content: Bytes, digest: Option<String> },
+    Small(Small),
+    /// Several of them.
+    Group(Vec<Small>),
     /// A file whose content follows.
     Begin(Box<Begin>),
     /// Content of the file that has begun.
@@ -97,11 +105,14 @@ impl Identity {
 pub(crate) fn start(jobs: Jobs<PutJob>, terms: Terms, place: String) -> mpsc::Receiver<Feed> {
     let (feed, received) = mpsc::channel(QUEUE_LEN);
     std::thread::spawn(move || {
-        let task = Task { feed, terms, place };
-        while let Some(job) = jobs.take() {
+        let task = Task { feed, terms, place, jobs, group: RefCell::default() };
+        while let Some(job) = task.next() {
             let kept = job.clone();
             if !task.read(job) {
-                jobs.give_back(kept);
+                task.jobs.give_back(kept);
+                return;
+            }
+            if task.group.borrow().is_full() && !task.send_group() {
                 return;
             }
         }
@@ -110,14 +121,14 @@ pub(crate) fn start(jobs: Jobs<PutJob>, terms: Terms, place: String) -> mpsc::Re
 }
 
 impl Feed {
-    /// The job that begins with this.
-    pub(crate) fn into_job(self) -> Option<PutJob> {
+    /// The jobs that begin with this.
+    pub(crate) fn into_jobs(self) -> Vec<PutJob> {
         match self {
-            Feed::Plain(job) | Feed::Probe { job, .. } | Feed::Small { job, .. } | Feed::Failed { job, .. } => {
-                Some(job)
-            }
-            Feed::Begin(begin) => Some(begin.job),
-            Feed::Data(_) | Feed::End(_) => None,
+            Feed::Plain(job) | Feed::Probe { job, .. } | Feed::Failed { job, .. } => vec![job],
+            Feed::Small(small) => vec![small.job],
+            Feed::Group(group) => group.into_iter().map(|small| small.job).collect(),
+            Feed::Begin(begin) => vec![begin.job],
+            Feed::Data(_) | Feed::End(_) => Vec::new(),
         }
     }
 }
@@ -126,9 +137,26 @@ struct Task {
     feed: mpsc::Sender<Feed>,
     terms: Terms,
     place: String,
+    jobs: Jobs<PutJob>,
+    /// What was read and is kept for others to go with it.
+    group: RefCell<Group>,
 }
 
 impl Task {
+    /// Waits for the next job; what was read does not wait with it. `None` when there are no more, or nobody receives.
+    fn next(&self) -> Option<PutJob> {
+        if !self.group.borrow().is_empty() {
+            let job = self.jobs.take_within(GROUP_PAUSE);
+            if job.is_some() {
+                return job;
+            }
+            if !self.send_group() {
+                return None;
+            }
+        }
+        self.jobs.take()
+    }
+
     /// Reads one file. Says whether anybody still receives.
     fn read(&self, job: PutJob) -> bool {
         let opened = match &job.source {
@@ -161,9 +189,10 @@ impl Task {
     }
 
     fn small(&self, job: &PutJob, file: File, facts: Facts, identity: &Identity) -> Result<bool, Failure> {
-        let mut content = Vec::with_capacity(facts.size as usize + 1);
-        // One byte more would show a file that has grown; that is not the file of these facts either.
-        let read = (&file).take(facts.size + 1).read_to_end(&mut content);
+        // A file that has grown has other facts afterwards; only what the system makes up as it is read has none before.
+        let len_max = facts.size.max(1);
+        let mut content = Vec::with_capacity(len_max as usize);
+        let read = (&file).take(len_max).read_to_end(&mut content);
         read.map_err(|error| cannot_read(job, error))?;
         self.unchanged(job, &file, identity)?;
         if content.len() as u64 != facts.size {
@@ -172,7 +201,16 @@ impl Task {
         let mut hasher = self.terms.algorithm.hasher();
         hasher.update(&content);
         let digest = hasher.finish();
-        Ok(self.send(Feed::Small { job: job.clone(), facts, content: content.into(), digest }))
+        let goes_alone = !self.terms.many || job.if_match.is_some() || facts.size > GROUPED_SIZE_MAX;
+        let small = Small { job: job.clone(), facts, content: content.into(), digest };
+        if goes_alone {
+            return Ok(self.send(Feed::Small(small)));
+        }
+        if !self.group.borrow().takes(&small) && !self.send_group() {
+            return Ok(false);
+        }
+        self.group.borrow_mut().push(small);
+        Ok(true)
     }
 
     fn large(&self, job: &PutJob, mut file: File, facts: Facts, identity: &Identity) -> Result<bool, Failure> {
@@ -269,7 +307,19 @@ impl Task {
     }
 
     fn send(&self, feed: Feed) -> bool {
-        self.feed.blocking_send(feed).is_ok()
+        self.send_group() && self.feed.blocking_send(feed).is_ok()
+    }
+
+    /// Sends what waits for others. When nobody receives any more, its jobs go back.
+    fn send_group(&self) -> bool {
+        let Some(feed) = self.group.take().into_feed() else { return true };
+        match self.feed.blocking_send(feed) {
+            Ok(()) => true,
+            Err(SendError(feed)) => {
+                feed.into_jobs().into_iter().for_each(|job| self.jobs.give_back(job));
+                false
+            }
+        }
     }
 }
 

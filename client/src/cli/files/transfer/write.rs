@@ -42,8 +42,8 @@ const MODE_OWNER: u32 = 0o600;
 /// What the thread is told.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// A file that is held in memory.
-    Small { file: Box<Fetch>, content: Vec<u8>, end: Box<Reply> },
+    /// A file that is held in memory, with its share of the queue.
+    Small { file: Box<Fetch>, content: Vec<u8>, end: Box<Reply>, room: OwnedSemaphorePermit },
     /// A file whose content follows.
     Begin { file: Box<Fetch>, partial: Option<Box<Partial>> },
     /// Content of the file that has begun, with its share of the queue.
@@ -111,9 +111,19 @@ impl Writer {
 
     /// Hands content over, once there is room for it.
     pub(crate) async fn send_data(&self, data: Bytes) {
-        let len = data.len().clamp(1, QUEUE_LEN_MAX) as u32;
-        let room = Arc::clone(&self.room).acquire_many_owned(len).await;
-        self.send(Work::Data(data, room.expect("the semaphore is never closed"))).await;
+        let room = self.room_for(data.len()).await;
+        self.send(Work::Data(data, room)).await;
+    }
+
+    /// Hands a whole file over, once there is room for it.
+    pub(crate) async fn send_small(&self, file: Box<Fetch>, content: Vec<u8>, end: Box<Reply>) {
+        let room = self.room_for(content.len()).await;
+        self.send(Work::Small { file, content, end, room }).await;
+    }
+
+    async fn room_for(&self, len: usize) -> OwnedSemaphorePermit {
+        let room = Arc::clone(&self.room).acquire_many_owned(len.clamp(1, QUEUE_LEN_MAX) as u32).await;
+        room.expect("the semaphore is never closed")
     }
 
     /// Waits until everything that was handed over is done.
@@ -155,7 +165,7 @@ impl Task {
         let mut running: Option<Running> = None;
         while let Some(work) = received.blocking_recv() {
             match work {
-                Work::Small { file, content, end } => self.small(*file, &content, *end),
+                Work::Small { file, content, end, room: _room } => self.small(*file, &content, *end),
                 Work::Begin { file, partial } => running = Some(self.begin(file, partial)),
                 Work::Data(data, _room) => running.iter_mut().for_each(|running| running.write(&data)),
                 Work::End(end) => running.take().into_iter().for_each(|running| self.end(running, *end.clone())),
@@ -428,4 +438,35 @@ fn cannot_publish(path: &Path, error: io::Error) -> Failure {
 pub(crate) fn exists(path: &Path) -> Failure {
     let text = format!("{} exists here already", one_line_of_bytes(path.as_os_str().as_bytes()));
     Failure::found(Status::already_exists("exists", text).with_origin(Origin::Caller))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cli::files::transfer::SMALL_SIZE_MAX;
+
+    fn fetch() -> Box<Fetch> {
+        let origin = json!({"server": "", "plugin": "", "path": "a", "etag": "", "size": 0, "algorithm": "md5"});
+        Box::new(Fetch {
+            job: GetJob::new("a".into(), Target::stdout(), None),
+            head: serde_json::from_value(json!({"size": SMALL_SIZE_MAX})).expect("a header"),
+            reply: Reply::default(),
+            origin: serde_json::from_value(origin).expect("an origin"),
+            stopped: Arc::default(),
+        })
+    }
+
+    #[test]
+    fn small_files_wait_where_the_disk_is_slower_than_the_network() {
+        let (work, mut received) = mpsc::channel(QUEUE_ENTRIES_MAX);
+        let writer = Writer { work, room: Arc::new(Semaphore::new(QUEUE_LEN_MAX)) };
+        let hand_over = || writer.send_small(fetch(), vec![0; SMALL_SIZE_MAX as usize], Box::default()).now_or_never();
+        let taken = (0..).take_while(|_| hand_over().is_some()).count();
+        assert_eq!(taken as u64, QUEUE_LEN_MAX as u64 / SMALL_SIZE_MAX);
+        received.try_recv().expect("a file");
+        hand_over().expect("room for another file");
+    }
 }
