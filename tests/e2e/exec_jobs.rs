@@ -58,6 +58,18 @@ fn a_job_that_is_attached_to_hears_signals_and_ends_as_a_command_does() {
 }
 
 #[test]
+fn a_job_whose_end_nobody_tells_is_lost() {
+    let server = Played::start();
+    let mut command = server.plug(&["attach", "-n", "j2"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("plug runs");
+    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("a line");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("a running client");
+    assert_eq!(child.wait().expect("a child").code(), Some(4));
+}
+
+#[test]
 fn kill_sends_a_signal_or_ends_the_job() {
     let server = Played::start();
     let said = |args: &[&str]| server.run(args).json()["data"].clone();

@@ -9,7 +9,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::support::commands::Played;
-use crate::support::process::{EVERYTHING, Outcome, Plugd, Remote, feed};
+use crate::support::process::{EVERYTHING, Outcome, Plugd, Remote, feed, wait_until};
 
 fn events(outcome: &Outcome) -> Vec<Value> {
     outcome.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
@@ -161,10 +161,11 @@ fn a_signal_ends_even_a_client_whose_reader_is_stuck() {
     let mut child = command.stdout(Stdio::piped()).stdin(Stdio::piped()).spawn().expect("plug runs");
     let mut some = [0; 1000];
     child.stdout.as_mut().expect("a pipe").read_exact(&mut some).expect("some output");
-    signal(&child, Signal::SIGTERM);
-    // A first signal may have gone to the command; which it was, nobody can tell from here.
-    std::thread::sleep(std::time::Duration::from_millis(100));
-    let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+    // The first one may go to the command; a later one is for the client in any case.
+    wait_until("end of the client", || {
+        signal(&child, Signal::SIGTERM);
+        child.try_wait().expect("a child").is_some()
+    });
     assert_eq!(child.wait().expect("a child").code(), Some(128 + 15));
 }
 

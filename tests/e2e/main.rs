@@ -7,6 +7,7 @@ mod connection;
 mod exec_ends;
 mod exec_jobs;
 mod exec_many;
+mod exec_shell;
 mod exec_streams;
 mod exec_terminal;
 mod file_mounts;

@@ -24,12 +24,9 @@ struct Job {
     state: String,
     #[serde(default)]
     exit: Value,
-    #[serde(default)]
-    status_reason: String,
-    #[serde(default)]
-    stdout_bytes: u64,
-    #[serde(default)]
-    stderr_bytes: u64,
+    status_reason: Option<String>,
+    /// How many bytes were printed, on both streams.
+    output_end: Option<u64>,
 }
 
 pub(crate) async fn list(session: &mut Session<'_>) -> Result<Answer, Failure> {
@@ -53,25 +50,25 @@ pub(crate) async fn kill(session: &mut Session<'_>, options: &Kill) -> Result<An
 }
 
 fn table(jobs: &[Job]) -> String {
-    let mut rows = vec![["ID", "STATE", "STARTED", "STDOUT", "STDERR", "COMMAND"].map(str::to_owned)];
+    let mut rows = vec![["ID", "STATE", "STARTED", "OUTPUT", "COMMAND"].map(str::to_owned)];
     rows.extend(jobs.iter().map(|job| {
         [
             one_line(&job.id),
             one_line(&state(job)),
             started(job.started_s),
-            ByteSize(job.stdout_bytes).to_string(),
-            ByteSize(job.stderr_bytes).to_string(),
+            job.output_end.map_or_else(|| "-".to_owned(), |bytes| ByteSize(bytes).to_string()),
             one_line(&job.argv.join(" ")),
         ]
     }));
-    columns(&rows, [false, false, false, true, true, false])
+    columns(&rows, [false, false, false, true, false])
 }
 
 /// How a job is, or how it ended.
 fn state(job: &Job) -> String {
+    let reason = job.status_reason.as_deref().unwrap_or_default();
     match (job.exit["code"].as_u64(), job.exit["name"].as_str()) {
         _ if job.state == "running" => job.state.clone(),
-        _ if !matches!(&*job.status_reason, "" | "command-failed" | "command-killed") => job.status_reason.clone(),
+        _ if !matches!(reason, "" | "command-failed" | "command-killed") => reason.to_owned(),
         (Some(code), _) => format!("exited {code}"),
         (None, Some(name)) => format!("killed {name}"),
         _ => job.state.clone(),
@@ -94,7 +91,7 @@ mod tests {
     fn jobs_stand_in_columns() {
         let job = |value| serde_json::from_value::<Job>(value).expect("a job");
         let jobs = [
-            job(json!({"id": "a1", "argv": ["make", "all"], "started_s": 0, "state": "running", "stdout_bytes": 12})),
+            job(json!({"id": "a1", "argv": ["make", "all"], "started_s": 0, "state": "running", "output_end": 12})),
             job(json!({"id": "b2", "argv": ["x\n"], "state": "ended", "exit": {"code": 3},
                        "status_reason": "command-failed"})),
             job(json!({"id": "c3", "state": "ended", "exit": {"signal": 9, "name": "SIGKILL"},
@@ -102,7 +99,7 @@ mod tests {
         ];
         let text = table(&jobs);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines[1], ["a1", "running", "1970-01-01T00:00:00Z", "12", "B", "0", "B", "make", "all"]);
+        assert_eq!(lines[1], ["a1", "running", "1970-01-01T00:00:00Z", "12", "B", "make", "all"]);
         assert_eq!(lines[2][..3], ["b2", "exited", "3"]);
         assert_eq!((lines[2].last(), lines[3][1]), (Some(&"x\\n"), "output-max"));
     }

@@ -148,8 +148,9 @@ impl<'o> Run<'o> {
         let reply = converse(&mut call, input, show, signals).await;
         drop(raw);
         let reply = reply?;
-        let is_told = reply.trailer.as_ref().is_some_and(|trailer| trailer.contains_key("exit"));
-        if self.task.codes == Codes::Exec && reply.status.is_ok() && !is_told && !is_job(&reply) {
+        let is_told = reply.trailer.as_ref().is_some_and(|trailer| trailer.contains_key("exit"))
+            || (self.task.is_detached && is_job(&reply));
+        if self.task.codes == Codes::Exec && reply.status.is_ok() && !is_told {
             return Err(Failure::protocol(format!("{command} ended without an exit code")));
         }
         if self.task.is_detached && matches!(self.task.form, Form::Plain | Form::Lines | Form::Grouped) {

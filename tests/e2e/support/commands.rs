@@ -118,7 +118,7 @@ impl Handler for Commands {
             "jobs" => {
                 let job = |id: &str, state: &str, exit: Value| {
                     json!({"id": id, "plugin_operation": "cmd.exec", "argv": ["make", "all"], "started_s": 0,
-                           "state": state, "exit": exit, "stdout_bytes": 3, "stderr_bytes": 0, "pid": 7})
+                           "state": state, "exit": exit, "stdout_bytes": null, "output_end": 3, "pid": 7})
                 };
                 let (first, second) = (job("j1", "running", Value::Null), job("j2", "ended", json!({"code": 3})));
                 call.send(format!("{first}\n{second}\n")).await
@@ -137,8 +137,9 @@ impl Handler for Commands {
             "attach" => {
                 let args: JobArgs = known(call.args()?, |args: &JobArgs| &args.id)?;
                 call.head(&json!({ "job": args.id, "from": 3 }))?;
-                play(call, &ExecArgs::default(), &["out:attached\n", "control", "signal:2:SIGINT"].map(str::to_owned))
-                    .await
+                // A second job is one whose end nobody tells.
+                let end = if args.id == "j1" { "signal:2:SIGINT" } else { "untold" };
+                play(call, &ExecArgs::default(), &["out:attached\n", "control", end].map(str::to_owned)).await
             }
             _ => exec(call).await,
         }
@@ -147,7 +148,7 @@ impl Handler for Commands {
 
 fn known<A>(args: A, id: impl Fn(&A) -> &String) -> Result<A, Status> {
     match id(&args).as_str() {
-        "j1" => Ok(args),
+        "j1" | "j2" => Ok(args),
         id => Err(Status::not_found("unknown-job", format!("no job {id:?}"))),
     }
 }

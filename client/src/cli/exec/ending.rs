@@ -90,7 +90,7 @@ fn word_of_status(reply: &Reply) -> &'static str {
     match (status.code(), status.reason()) {
         (Code::NotFound, "command-not-found") => "not-found",
         (Code::PermissionDenied, "command-not-executable") => "not-executable",
-        (Code::FailedPrecondition, "bad-cwd") => "bad-cwd",
+        (Code::FailedPrecondition | Code::PermissionDenied, "bad-cwd") => "bad-cwd",
         (Code::DeadlineExceeded, _) => "deadline",
         (Code::ResourceExhausted, "output-max") => "output-limit",
         (Code::ResourceExhausted, "cpu-max") => "cpu-limit",
@@ -161,6 +161,7 @@ mod tests {
     #[case(Status::deadline_exceeded("deadline", ""), json!({"exit": {"signal": 15}}), "deadline", 124)]
     #[case(Status::deadline_exceeded("time-max", ""), json!({"exit": {"signal": 9}}), "deadline", 124)]
     #[case(Status::failed_precondition("bad-cwd", ""), json!({}), "bad-cwd", 125)]
+    #[case(Status::permission_denied("bad-cwd", ""), json!({}), "bad-cwd", 125)]
     #[case(Status::permission_denied("command-not-executable", ""), json!({}), "not-executable", 126)]
     #[case(Status::not_found("command-not-found", ""), json!({}), "not-found", 127)]
     #[case(Status::not_found("unknown-plugin", ""), json!({}), "refused", 69)]
