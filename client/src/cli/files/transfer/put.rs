@@ -267,10 +267,9 @@ impl Lane<'_> {
     async fn give_back_all(&self) {
         let mut feed = self.feed.lock().await;
         feed.close();
-        let mut next = self.peeked.take();
-        while let Some(one) = next {
+        self.peeked.take().and_then(Feed::into_job).into_iter().for_each(|job| self.jobs.give_back(job));
+        while let Some(one) = feed.recv().await {
             one.into_job().into_iter().for_each(|job| self.jobs.give_back(job));
-            next = feed.recv().await;
         }
     }
 

@@ -1,5 +1,6 @@
 //! The thread of a lane that reads what is put, and hashes it.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
@@ -97,11 +98,15 @@ impl Identity {
 pub(crate) fn start(jobs: Jobs<PutJob>, terms: Terms, place: String) -> mpsc::Receiver<Feed> {
     let (feed, received) = mpsc::channel(QUEUE_LEN);
     std::thread::spawn(move || {
-        let task = Task { feed, terms, place };
+        let task = Task { feed, terms, place, is_handed_over: Cell::default() };
         while let Some(job) = jobs.take() {
             let kept = job.clone();
+            task.is_handed_over.set(false);
             if !task.read(job) {
-                jobs.give_back(kept);
+                // The lane gives back what has reached it.
+                if !task.is_handed_over.get() {
+                    jobs.give_back(kept);
+                }
                 return;
             }
         }
@@ -126,6 +131,8 @@ struct Task {
     feed: mpsc::Sender<Feed>,
     terms: Terms,
     place: String,
+    /// Whether the lane has heard of the job.
+    is_handed_over: Cell<bool>,
 }
 
 impl Task {
@@ -269,7 +276,9 @@ impl Task {
     }
 
     fn send(&self, feed: Feed) -> bool {
-        self.feed.blocking_send(feed).is_ok()
+        let is_received = self.feed.blocking_send(feed).is_ok();
+        self.is_handed_over.set(is_received || self.is_handed_over.get());
+        is_received
     }
 }
 
