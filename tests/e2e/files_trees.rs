@@ -95,6 +95,33 @@ fn many_files_take_few_connections_and_do_not_wait_for_each_other() {
 }
 
 #[test]
+fn more_connections_than_the_server_has_room_for_are_done_without() {
+    let server = Plugd::start_with("connections_max = 2", EVERYTHING);
+    let up = server.dir.path().join("up");
+    plant(&up);
+    for args in [["put", "-r", "up", "tree"], ["get", "-r", "tree", "down"]] {
+        let moved = server.run(args.iter().chain(&["-j", "8", "--retry", "0"]));
+        assert_eq!(moved.code, Some(0), "{moved:?}");
+        assert_eq!(moved.stderr.lines().count(), 1, "{moved:?}");
+    }
+    assert!(is_same(&up, &server.dir.path().join("down")));
+}
+
+#[test]
+fn one_lost_connection_of_several_ends_without_a_hang() {
+    let server = Plugd::start(EVERYTHING);
+    let up = server.dir.path().join("up");
+    plant(&up);
+    for args in [["put", "-r", "up", "tree"], ["get", "-r", "tree", "down"]] {
+        let cut = Fate { content: b"150\n150\n".to_vec(), cut_at: Some(20_000), flip_at: None };
+        let proxy = Proxy::start(&server.address, vec![cut]);
+        let moved = through(&proxy, &server, &[&args[..], &["--retry", "0", "-j", "3", "--timeout", "20s"]].concat());
+        assert_eq!((moved.code, proxy.met()), (Some(4), 1), "{moved:?}");
+        assert_eq!(server.run(args).code, Some(0));
+    }
+}
+
+#[test]
 fn a_tree_survives_cuts_in_between() {
     let server = Plugd::start(EVERYTHING);
     let up = server.dir.path().join("up");

@@ -1,6 +1,6 @@
 //! Fetches files.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::io;
 use std::pin::pin;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Mutex, mpsc};
 
 use super::write::{Fetch, Printed, Work, Writer, cannot_begin, exists};
-use super::{Again, FLIGHTS_MAX, SMALL_SIZE_MAX, Terms, failed};
+use super::{Again, FLIGHTS_MAX, LaneEnd, SMALL_SIZE_MAX, Terms, come_to, failed, is_one_too_many};
 use crate::cli::failure::Failure;
 use crate::cli::files::digest::Algorithm;
 use crate::cli::files::facts::{Facts, Kind};
@@ -136,7 +136,7 @@ pub(crate) fn queue() -> (mpsc::Sender<GetJob>, Queue) {
     (jobs, Queue(Mutex::new(received)))
 }
 
-/// Fetches everything from the queue, over `lanes` connections.
+/// Fetches everything from the queue, over `lanes` connections, or fewer where the server has no room for so many.
 ///
 /// # Errors
 ///
@@ -148,16 +148,20 @@ pub(crate) async fn run(
     terms: &Terms,
     tally: &Tally,
 ) -> Result<(), Failure> {
-    let lanes = join_all((0..lanes).map(|_| {
+    let left = Again::new();
+    let lane = |is_first: bool| {
         let again = Again::new();
         let writer = Writer::start(terms.clone(), tally.clone(), again.clone(), remote.leftovers.clone());
-        let lane = Lane { remote, queue: &queue, terms, tally, again, writer };
+        let lane =
+            Lane { remote, queue: &queue, terms, tally, again, left: &left, writer, is_first, worked: Cell::default() };
         async move { lane.run().await }
-    }));
+    };
+    let ended = join_all((0..lanes).map(|index| lane(index == 0))).await;
     // A producer must not wait for lanes that have all ended.
-    let ended = lanes.await;
     queue.0.lock().await.close();
-    ended.into_iter().collect()
+    // What was left by a lane without a connection when the others had ended already.
+    come_to(ended)?;
+    if left.is_empty() { Ok(()) } else { come_to(vec![lane(true).await]) }
 }
 
 struct Lane<'l> {
@@ -166,11 +170,24 @@ struct Lane<'l> {
     terms: &'l Terms,
     tally: &'l Tally,
     again: Again<GetJob>,
+    /// What lanes have left that got no connection.
+    left: &'l Again<GetJob>,
     writer: Writer,
+    is_first: bool,
+    /// Whether any call was answered.
+    worked: Cell<bool>,
 }
 
 impl Lane<'_> {
-    async fn run(&self) -> Result<(), Failure> {
+    async fn run(&self) -> LaneEnd {
+        let ended = self.fetch().await;
+        if !self.worked.get() {
+            std::iter::from_fn(|| self.again.take()).for_each(|job| self.left.push(job));
+        }
+        LaneEnd { worked: self.worked.get(), failure: ended.err() }
+    }
+
+    async fn fetch(&self) -> Result<(), Failure> {
         let mut retries = Retries::new(self.terms.retry);
         let mut files = self.tally.files();
         while let Some(job) = self.next().await {
@@ -184,8 +201,12 @@ impl Lane<'_> {
                 files = self.tally.files();
                 retries.refill();
             }
-            if let Err(failure) = ended {
-                retries.pause(failure, self.tally.progress()).await?;
+            match ended {
+                Err(failure) if is_one_too_many(&failure) && !self.is_first && !self.worked.get() => {
+                    return Err(failure);
+                }
+                Err(failure) => retries.pause(failure, self.tally.progress()).await?,
+                Ok(()) => {}
             }
         }
         Ok(())
@@ -193,7 +214,7 @@ impl Lane<'_> {
 
     /// Takes the next job, waiting for it.
     async fn next(&self) -> Option<GetJob> {
-        match self.again.take() {
+        match self.again.take().or_else(|| self.left.take()) {
             Some(job) => Some(job),
             None => self.queue.0.lock().await.recv().await,
         }
@@ -201,7 +222,8 @@ impl Lane<'_> {
 
     /// Takes the next job if there is one at once.
     fn next_now(&self) -> Option<GetJob> {
-        self.again.take().or_else(|| self.queue.0.try_lock().ok()?.try_recv().ok())
+        let again = self.again.take().or_else(|| self.left.take());
+        again.or_else(|| self.queue.0.try_lock().ok()?.try_recv().ok())
     }
 
     /// Uses one connection for as long as it lasts and there are jobs.
@@ -364,9 +386,12 @@ impl Lane<'_> {
     /// Receives one answer. Says whether the connection can be used further.
     async fn receive(&self, receiver: &mut Receiver, mut flight: Flight) -> Result<bool, Failure> {
         let received = self.answer(receiver, &mut flight).await;
-        if received.is_err() {
-            self.writer.send(Work::Abort).await;
-            self.again.push(flight.job);
+        match received {
+            Ok(_) => self.worked.set(true),
+            Err(_) => {
+                self.writer.send(Work::Abort).await;
+                self.again.push(flight.job);
+            }
         }
         received
     }

@@ -56,6 +56,26 @@ fn failed(name: &Name, failure: Failure, terms: &Terms, tally: &Tally) {
     }
 }
 
+/// How a lane fared: whether any call was ever answered on it, and what ended it.
+#[derive(Debug)]
+struct LaneEnd {
+    worked: bool,
+    failure: Option<Failure>,
+}
+
+/// What all lanes have come to. One that never had a connection is not missed where others have done the work.
+fn come_to(lanes: Vec<LaneEnd>) -> Result<(), Failure> {
+    let is_done = lanes.iter().any(|lane| lane.worked && lane.failure.is_none());
+    let had_connection = |failure: &Failure| !is_one_too_many(failure) && failure.kind() != "connect";
+    let is_missed = |lane: &LaneEnd| lane.worked || !is_done || lane.failure.as_ref().is_some_and(had_connection);
+    lanes.into_iter().filter(is_missed).find_map(|lane| lane.failure).map_or(Ok(()), Err)
+}
+
+/// Whether the server has no room for a connection beside those that it has.
+fn is_one_too_many(failure: &Failure) -> bool {
+    has_reason(failure, &["connections-max"])
+}
+
 /// Jobs that go back to their lane. Clones are one.
 #[derive(Debug)]
 pub(crate) struct Again<J>(Arc<Mutex<VecDeque<J>>>);
@@ -69,6 +89,10 @@ impl<J> Again<J> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);
     }
 
+    fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     fn take(&self) -> Option<J> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
@@ -77,5 +101,25 @@ impl<J> Again<J> {
 impl<J> Clone for Again<J> {
     fn clone(&self) -> Again<J> {
         Again(Arc::clone(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Status;
+
+    fn ended(worked: bool, failed: bool) -> LaneEnd {
+        LaneEnd { worked, failure: failed.then(|| Failure::found(Status::resource_exhausted("connections-max", ""))) }
+    }
+
+    #[test]
+    fn a_lane_without_a_connection_is_missed_only_when_nobody_has_done_its_work() {
+        assert!(come_to(vec![ended(true, false), ended(false, true)]).is_ok());
+        assert!(come_to(vec![ended(false, false), ended(false, true)]).is_err());
+        assert!(come_to(vec![ended(true, false), ended(true, true)]).is_err());
+        assert!(come_to(vec![ended(false, false)]).is_ok());
+        let lost = LaneEnd { worked: false, failure: Some(Failure::protocol("x")) };
+        assert!(come_to(vec![ended(true, false), lost]).is_err());
     }
 }

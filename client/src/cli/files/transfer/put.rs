@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use super::group::Small;
 use super::jobs::Jobs;
 use super::read::{Begin, Feed, start};
-use super::{FLIGHTS_MAX, Terms, failed};
+use super::{FLIGHTS_MAX, LaneEnd, Terms, come_to, failed, is_one_too_many};
 use crate::cli::failure::Failure;
 use crate::cli::files::change::{MkdirArgs, RmArgs};
 use crate::cli::files::digest::Algorithm;
@@ -186,7 +186,7 @@ struct Sent {
     failure: RefCell<Option<Failure>>,
 }
 
-/// Drops everything from the queue, over `lanes` connections.
+/// Drops everything from the queue, over `lanes` connections, or fewer where the server has no room for so many.
 ///
 /// # Errors
 ///
@@ -200,22 +200,23 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let place = format!("{}\0{}", remote.server(), remote.plugin());
     let left = Cell::new(lanes);
-    let lanes = join_all((0..lanes).map(|_| {
+    let lanes = join_all((0..lanes).map(|index| {
         let feed = Mutex::new(start(jobs.clone(), terms.clone(), place.clone()));
         let (peeked, within, has_put_all) = (RefCell::new(None), RefCell::new(None), Cell::new(true));
-        let lane = Lane { remote, jobs, terms, tally, feed, peeked, within, has_put_all };
+        let (is_first, worked) = (index == 0, Cell::default());
+        let lane = Lane { remote, jobs, terms, tally, feed, peeked, within, has_put_all, is_first, worked };
         let left = &left;
         async move {
-            let ended = lane.run().await;
+            let failure = lane.run().await.err();
             lane.give_back_all().await;
             left.set(left.get() - 1);
             if left.get() == 0 {
                 jobs.abandon();
             }
-            ended
+            LaneEnd { worked: lane.worked.get(), failure }
         }
     }));
-    lanes.await.into_iter().collect()
+    come_to(lanes.await)
 }
 
 struct Lane<'l> {
@@ -230,6 +231,9 @@ struct Lane<'l> {
     within: RefCell<Option<Arc<AtomicBool>>>,
     /// Whether the server takes many files in one call, as far as it has said.
     has_put_all: Cell<bool>,
+    is_first: bool,
+    /// Whether any call was answered.
+    worked: Cell<bool>,
 }
 
 impl Lane<'_> {
@@ -249,8 +253,12 @@ impl Lane<'_> {
                 files = self.tally.files();
                 retries.refill();
             }
-            if let Err(failure) = ended {
-                retries.pause(failure, self.tally.progress()).await?;
+            match ended {
+                Err(failure) if is_one_too_many(&failure) && !self.is_first && !self.worked.get() => {
+                    return Err(failure);
+                }
+                Err(failure) => retries.pause(failure, self.tally.progress()).await?,
+                Ok(()) => {}
             }
         }
     }
@@ -530,6 +538,7 @@ impl Lane<'_> {
             self.lost(flight);
             return answered.map(drop);
         }
+        self.worked.set(true);
         self.remote.leftovers.remove_upload(&flight.job.remote);
         match answered {
             Ok(reply) => self.succeeded(flight, reply),

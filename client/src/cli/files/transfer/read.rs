@@ -1,6 +1,6 @@
 //! The thread of a lane that reads what is put, and hashes it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
@@ -105,11 +105,16 @@ impl Identity {
 pub(crate) fn start(jobs: Jobs<PutJob>, terms: Terms, place: String) -> mpsc::Receiver<Feed> {
     let (feed, received) = mpsc::channel(QUEUE_LEN);
     std::thread::spawn(move || {
-        let task = Task { feed, terms, place, jobs, group: RefCell::default() };
+        let (group, is_handed_over) = (RefCell::default(), Cell::default());
+        let task = Task { feed, terms, place, jobs, group, is_handed_over };
         while let Some(job) = task.next() {
             let kept = job.clone();
+            task.is_handed_over.set(false);
             if !task.read(job) {
-                task.jobs.give_back(kept);
+                // The lane gives back what has reached it.
+                if !task.is_handed_over.get() {
+                    task.jobs.give_back(kept);
+                }
                 return;
             }
             if task.group.borrow().is_full() && !task.send_group() {
@@ -140,6 +145,8 @@ struct Task {
     jobs: Jobs<PutJob>,
     /// What was read and is kept for others to go with it.
     group: RefCell<Group>,
+    /// Whether the lane has heard of the job.
+    is_handed_over: Cell<bool>,
 }
 
 impl Task {
@@ -307,7 +314,9 @@ impl Task {
     }
 
     fn send(&self, feed: Feed) -> bool {
-        self.send_group() && self.feed.blocking_send(feed).is_ok()
+        let is_received = self.send_group() && self.feed.blocking_send(feed).is_ok();
+        self.is_handed_over.set(is_received || self.is_handed_over.get());
+        is_received
     }
 
     /// Sends what waits for others. When nobody receives any more, its jobs go back.
