@@ -289,10 +289,10 @@ impl Lane<'_> {
     async fn give_back_all(&self) {
         let mut feed = self.feed.lock().await;
         feed.close();
-        let mut next = self.peeked.take();
-        while let Some(one) = next {
-            one.into_jobs().into_iter().for_each(|job| self.jobs.give_back(job));
-            next = feed.recv().await;
+        let give_back = |feed: Feed| feed.into_jobs().into_iter().for_each(|job| self.jobs.give_back(job));
+        self.peeked.take().into_iter().for_each(give_back);
+        while let Some(one) = feed.recv().await {
+            give_back(one);
         }
     }
 
