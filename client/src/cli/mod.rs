@@ -8,6 +8,7 @@ mod answer;
 mod arguments;
 mod bench;
 mod call;
+mod completion;
 mod describe;
 mod directory;
 mod envelope;
@@ -39,7 +40,7 @@ use exec::Task;
 use failure::Failure;
 use flags::Explained;
 use flags::lenient::{self, Partly};
-use options::Options;
+use options::{Options, Verb};
 use output::Output;
 use session::Session;
 use signals::Signals;
@@ -53,6 +54,12 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(source) => return ExitCode::from(output::complain(&Failure::io("cannot start", source))),
     };
+    if let Some(shell) = completion::asking_shell() {
+        let exit = runtime.block_on(completion::answer(shell, std::env::args_os().collect()));
+        // A name that is still looked up must not keep a shell waiting.
+        runtime.shutdown_background();
+        return ExitCode::from(exit);
+    }
     let exit = runtime.block_on(run_line(&std::env::args_os().collect::<Vec<_>>()));
     // A thread may be blocked in reading a terminal; the program ends without it.
     runtime.shutdown_background();
@@ -99,6 +106,9 @@ async fn run_explained(line: &[OsString], partly: &Partly) -> u8 {
 }
 
 async fn run(mut options: Options) -> u8 {
+    if let Verb::Completion(completion) = &options.verb {
+        return completion.print();
+    }
     match options.open_record() {
         Ok(()) => told_of_records(&options, run_checked(&options).await),
         Err(failure) => report(&options, &Err(failure)).await,

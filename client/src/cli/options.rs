@@ -9,6 +9,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
 use serde_json::{Map, Value};
 
 use super::bench::options::Bench;
+use super::completion::Completion;
 use super::exec::options::{Attach, Exec, Kill, Logs, Sh, Shown};
 use super::failure::Failure;
 use super::files::options::FileVerb;
@@ -56,6 +57,14 @@ Examples:
 The flags of a COMMAND stand behind it; `plug call COMMAND --help` asks the server what they are. An option above always
 means plug: an argument of the same name is given as KEY=TEXT. Behind -- only KEY=TEXT and KEY:=JSON follow.
 Several servers are given no standard input; --data and --file go to each of them.";
+
+const COMPLETION_AFTER_HELP: &str = "\
+Examples:
+  eval \"$(plug completion bash)\"           in ~/.bashrc
+  source <(plug completion zsh)             in ~/.zshrc, behind compinit
+  plug completion fish | source             in ~/.config/fish/config.fish
+The server is that of -s on the line that is typed, or else of PLUG_SERVER; it is waited for half a second, and what it said
+before stands in for it.";
 
 /// Calls the plugins of a plugd server.
 ///
@@ -129,6 +138,9 @@ pub(crate) enum Verb {
     /// Load a command, and measure how many answers come and how fast
     #[command(after_help = bench::options::AFTER_HELP)]
     Bench(Bench),
+    /// Print a script with which a shell completes commands, operations and flags, those of a live server among them
+    #[command(after_help = COMPLETION_AFTER_HELP)]
+    Completion(Completion),
 }
 
 #[derive(Debug, Args)]
@@ -151,7 +163,7 @@ pub(crate) struct Call {
     #[arg(long, value_name = "TEXT", conflicts_with = "file")]
     pub(crate) data: Option<String>,
     /// Send this file instead of stdin
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) shown: Shown,

@@ -92,8 +92,10 @@ impl<'o> Session<'o> {
             Verb::Files(verb) => files::run(self, verb).await,
             Verb::Jobs => jobs::list(self).await,
             Verb::Kill(options) => jobs::kill(self, options).await,
-            // They run on each server; see `many`.
-            Verb::Exec(_) | Verb::Sh(_) | Verb::Logs(_) | Verb::Attach(_) => Err(ClientError::Closed.into()),
+            // They run on each server, see `many`, or on none.
+            Verb::Exec(_) | Verb::Sh(_) | Verb::Logs(_) | Verb::Attach(_) | Verb::Completion(_) => {
+                Err(ClientError::Closed.into())
+            }
             Verb::Bench(options) => bench::run(self, options).await,
         }
     }
