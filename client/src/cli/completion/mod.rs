@@ -189,7 +189,12 @@ fn offer(
         offered.iter().map(candidate).collect()
     };
     let candidates = ArgValueCandidates::new(candidates);
-    command.mut_subcommand(verb, |verb| verb.mut_arg(argument, |argument| argument.add(candidates)))
+    // `mut_arg` would put it behind the others, which changes the order of what has no flag.
+    let offering = move |given: clap::Arg| match given.get_id() == argument {
+        true => given.add(candidates.clone()),
+        false => given,
+    };
+    command.mut_subcommand(verb, |verb| verb.mut_args(offering))
 }
 
 #[cfg(test)]

@@ -75,6 +75,7 @@ impl Kind {
             Kind::Choice(_) => "CHOICE",
             Kind::List(element) => element.placeholder(),
             Kind::Map(_) => "NAME=VALUE",
+            Kind::Json(types) if takes_text(types) => "TEXT|JSON",
             Kind::Object | Kind::Json(_) => "JSON",
         }
     }
@@ -131,7 +132,7 @@ impl Kind {
             Kind::Object => object(text).map(Value::Object),
             Kind::Json(types) => match serde_json::from_str::<Value>(text) {
                 Ok(value) if types.is_empty() || types.iter().any(|name| is_of(&value, name)) => Ok(value),
-                _ if types.is_empty() || types.iter().any(|name| name == "string") => Ok(text.into()),
+                _ if takes_text(types) => Ok(text.into()),
                 _ => wrong(),
             },
         }
@@ -172,6 +173,10 @@ fn less(a: &Number, b: &Number) -> bool {
         (Some(a), Some(b)) => a < b,
         _ => a.as_f64() < b.as_f64(),
     }
+}
+
+fn takes_text(types: &Types) -> bool {
+    types.is_empty() || types.iter().any(|name| name == "string")
 }
 
 fn object(text: &str) -> Result<Map<String, Value>, String> {
