@@ -216,14 +216,6 @@ async fn a_file_that_is_moved_away_meanwhile_makes_no_room() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_moved_to_its_own_name_makes_no_room() {
-    let world = World::with(json!({ "quota": "5MiB" }));
-    world.put(json!({ "path": "a" }), sample(4 * MIB)).await;
-    world.ask("mv", json!({ "from": "a", "to": "./a" })).await;
-    assert_eq!(used(&world).await, 4 << 20);
-}
-
-#[tokio::test]
 async fn a_quota_holds_for_what_lies_deeper_than_a_path_is_long() {
     let mut world = World::with(json!({ "quota": "5MiB" }));
     let chain = vec!["d".repeat(200); 15].join("/");
