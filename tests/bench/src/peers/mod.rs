@@ -1,9 +1,11 @@
 //! The peers: plugd, the raw limits, and what users would pick instead.
 
+pub mod exec;
 pub mod grpc;
 pub mod nginx;
 pub mod raw;
 pub mod sendfile;
+pub mod sshd;
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -52,7 +54,8 @@ impl Peer {
         }
     }
 
-    /// The command of this program as a server: `serve-raw`, `serve-grpc` or `serve-sendfile FILE`.
+    /// The command of this program as a server, `serve-raw`, `serve-exec`, `serve-grpc` or `serve-sendfile FILE`; or as a
+    /// client: `exec-bare ADDRESS CMD ARG...`.
     pub fn own_command<A: AsRef<OsStr>>(args: &[A]) -> Command {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.args(args);
