@@ -32,9 +32,11 @@ impl Sshd {
         let _ = fs::create_dir_all("/run/sshd");
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let config = dir.join("sshd_config");
+        // A shell that is not the first reads no startup file of the user's, which would be measured as well.
         let text = format!(
             "Port {}\nListenAddress 127.0.0.1\nHostKey {}\nPidFile none\nAuthorizedKeysFile {}\nStrictModes no\n\
-             UsePAM no\nPermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n",
+             UsePAM no\nPermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n\
+             SetEnv SHLVL=1\n",
             address.port(),
             dir.join("host_key").display(),
             dir.join("key.pub").display()
