@@ -26,6 +26,8 @@ pub struct Peer {
     /// Where it listens.
     pub address: SocketAddr,
     child: Child,
+    /// Whether the child is not the server itself but has started it.
+    is_traced: bool,
 }
 
 impl Peer {
@@ -47,7 +49,8 @@ impl Peer {
         BufReader::new(child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("a line of text");
         let address = line.trim_end().rsplit(['/', ' ']).next().unwrap_or_default().parse();
         // In a peer from here on, so that it is ended in any case.
-        let peer = Peer { address: address.unwrap_or(SocketAddr::from(([0; 4], 0))), child };
+        let peer =
+            Peer { address: address.unwrap_or(SocketAddr::from(([0; 4], 0))), child, is_traced: program == "strace" };
         match peer.address.port() {
             0 => Err(format!("{program} says {line:?} instead of its address")),
             _ => Ok(peer),
@@ -96,7 +99,7 @@ impl Peer {
     /// When nothing listens there after five seconds.
     pub fn start_listening(mut command: Command, address: SocketAddr) -> Option<Peer> {
         let child = command.stdout(Stdio::null()).stdin(Stdio::null()).spawn().ok()?;
-        let peer = Peer { address, child };
+        let peer = Peer { address, child, is_traced: false };
         for _ in 0..100 {
             if TcpStream::connect(address).is_ok() {
                 return Some(peer);
@@ -109,6 +112,9 @@ impl Peer {
     /// The server: what the child has started, as strace does and ends with it, or the child itself.
     fn pid(&self) -> Pid {
         let id = self.child.id();
+        if !self.is_traced {
+            return Pid::from_raw(id as i32);
+        }
         let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
         let started = children.split(' ').next().and_then(|pid| pid.parse().ok());
         Pid::from_raw(started.unwrap_or(id as i32))

@@ -18,6 +18,9 @@ use crate::timed::Timed;
 /// How much the command with much output prints, in bytes.
 const OUTPUT_LEN: u64 = 1_000_000_000;
 
+/// How many turns a round has.
+const TURNS: u32 = 20;
+
 const TRUE: [&str; 1] = ["true"];
 
 const MUCH: [&str; 4] = ["head", "-c", "1000000000", "/dev/zero"];
@@ -160,11 +163,25 @@ impl Task {
         }
         let mut timed = Timed::new(self.name, self.reach.clone());
         for _ in 0..ROUNDS {
-            for (name, way) in &mut self.runners {
-                timed.add(name, way.measure(duration));
+            for (name, seconds) in self.round(duration) {
+                timed.add(name, median(seconds));
             }
         }
         timed
+    }
+
+    /// The seconds of each run of one round. They take turns of a part of the time each, since what a process costs
+    /// changes within seconds; each has one run at least.
+    fn round(&mut self, duration: Duration) -> Vec<(&'static str, Vec<f64>)> {
+        let mut seconds: Vec<_> = self.runners.iter().map(|(name, _)| (*name, Vec::new())).collect();
+        for turn in 1..=TURNS {
+            for ((_, way), (_, seconds)) in self.runners.iter_mut().zip(&mut seconds) {
+                while seconds.iter().sum::<f64>() < (duration * turn / TURNS).as_secs_f64() {
+                    seconds.push(way.time());
+                }
+            }
+        }
+        seconds
     }
 }
 
@@ -183,16 +200,6 @@ impl Way {
             Way::Call { .. } => drop(self.time()),
             Way::Program { command, output_len } => programs::check(command, *output_len),
         }
-    }
-
-    /// Runs one after the other until `duration` is over, once at least; the median of their seconds.
-    fn measure(&mut self, duration: Duration) -> f64 {
-        let begun = Instant::now();
-        let mut seconds = vec![self.time()];
-        while begun.elapsed() < duration {
-            seconds.push(self.time());
-        }
-        median(seconds)
     }
 
     /// The seconds of one run that did what it should.
