@@ -255,3 +255,23 @@ async fn no_more_uploads_are_kept_than_allowed() {
     session.cut().await;
     assert_eq!(world.uploads().len(), 1000);
 }
+
+#[tokio::test]
+async fn an_upload_of_more_than_four_gibibytes_is_carried_on_to_its_last_byte() {
+    const SIZE: u64 = (5 << 30) + 1;
+    let world = World::new();
+    let args = |resume: bool| json!({ "path": "a", "token": "t", "algorithm": "none", "resume": resume });
+    let (session, _) = world.begin_put(args(false), b"first").await;
+    session.cut().await;
+    // The rest is a hole: nothing is sent or stored for it.
+    let kept = File::options().write(true).open(world.path(UPLOADS).join(&world.uploads()[0])).expect("an upload");
+    kept.set_len(SIZE - 1).expect("a sparse file");
+    let (mut session, head) = world.begin_put(args(true), b"").await;
+    assert_eq!(head["offset"], SIZE - 1);
+    session.send(b"x").await;
+    let receipt = session.finish().await.trailer();
+    assert_eq!((&receipt["bytes"], &receipt["size"]), (&json!(1), &json!(SIZE)));
+    assert_eq!(fs::metadata(world.path("a")).expect("a file").len(), SIZE);
+    let args = json!({ "path": "a", "algorithm": "none", "offset": SIZE - 2 });
+    assert_eq!(world.ask("get", args).await.text(), "\0x");
+}
