@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -16,7 +17,7 @@ use super::generate::{self, Choices};
 use super::plugin::Plugin;
 use crate::{Code, Data, Status};
 
-/// How long any call of the suite may take: far more than one that ends at all.
+/// How long any call of the suite may take unless it says otherwise: far more than one that ends at all.
 const TIME_MAX: Duration = Duration::from_secs(30);
 
 /// How many waits of a handler are cut at; one that streams for ever has no last one.
@@ -58,6 +59,7 @@ pub struct Subject {
     build: Build,
     samples: Vec<Sample>,
     spared: Vec<String>,
+    time_max: Duration,
 }
 
 impl std::fmt::Debug for Subject {
@@ -74,7 +76,7 @@ impl Subject {
 
     /// Whatever `build` makes in a fresh directory, which lasts as long as the instance.
     pub fn of(build: impl Fn(&Path) -> Plugin + Send + Sync + 'static) -> Subject {
-        Subject { build: Arc::new(build), samples: Vec::new(), spared: Vec::new() }
+        Subject { build: Arc::new(build), samples: Vec::new(), spared: Vec::new(), time_max: TIME_MAX }
     }
 
     /// Adds a call that succeeds, however often it is made. At least one is needed.
@@ -91,15 +93,23 @@ impl Subject {
         self
     }
 
+    /// Says how long each call may take at the most, instead of 30 seconds.
+    #[must_use]
+    pub fn time_max(mut self, time_max: Duration) -> Subject {
+        self.time_max = time_max;
+        self
+    }
+
     fn world(&self) -> World {
         assert!(!self.samples.is_empty(), "the suite needs a call that succeeds: .sample(operation, args, input)");
         let dir = tempfile::tempdir().expect("a directory");
-        World { plugin: (self.build)(dir.path()), _dir: dir }
+        World { plugin: (self.build)(dir.path()), time_max: self.time_max, _dir: dir }
     }
 }
 
 struct World {
     plugin: Plugin,
+    time_max: Duration,
     _dir: TempDir,
 }
 
@@ -107,8 +117,13 @@ impl World {
     async fn call(&self, sample: &Sample) -> Answer {
         let call = self.plugin.call(&sample.operation).args(sample.args.clone());
         let what = format!("{} {}", sample.operation, sample.args);
-        let session = within(&what, call.start()).await;
-        sound(&what, within(&what, session.run(&sample.input)).await)
+        let session = self.within(&what, call.start()).await;
+        sound(&what, self.within(&what, session.run(&sample.input)).await)
+    }
+
+    async fn within<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
+        let time_max = self.time_max;
+        timeout(time_max, work).await.unwrap_or_else(|_| panic!("{what}: does not end within {time_max:?}"))
     }
 
     /// The instance answers as if nothing had been.
@@ -122,10 +137,6 @@ impl World {
 pub fn run<F: Future<Output = ()>>(subject: Subject, check: impl FnOnce(Subject) -> F) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(check(subject));
-}
-
-async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
-    timeout(TIME_MAX, work).await.unwrap_or_else(|_| panic!("{what}: does not end within {TIME_MAX:?}"))
 }
 
 /// An answer that no fault of the handler's has made.
@@ -170,8 +181,8 @@ pub async fn cancel_at_every_await(subject: Subject) {
                 let call = world.plugin.call(&sample.operation).args(sample.args.clone());
                 let call = if drops { call.dropped_at_wait(wait) } else { call.cancelled_at_wait(wait) };
                 let what = format!("{} stopped at wait {wait}", sample.operation);
-                let session = within(&what, call.start()).await;
-                let (answer, waits) = within(&what, session.finish_counted(&sample.input)).await;
+                let session = world.within(&what, call.start()).await;
+                let (answer, waits) = world.within(&what, session.run_counted(&sample.input)).await;
                 sound(&what, answer);
                 world.still_answers(sample, &what).await;
                 if waits < wait {
@@ -187,14 +198,19 @@ pub async fn slow_reader_is_waited_for(subject: Subject) {
     let world = subject.world();
     for sample in &subject.samples {
         let what = format!("{} {}", sample.operation, sample.args);
-        let mut session = within(&what, world.plugin.call(&sample.operation).args(sample.args.clone()).start()).await;
+        let mut session =
+            world.within(&what, world.plugin.call(&sample.operation).args(sample.args.clone()).start()).await;
         let frame = Data::main(vec![b'a'; FRAME_LEN]);
         let mut sent = 0;
         while sent < 2 * INPUT_LEN && timeout(STILL_TIME, session.sender.data(&frame)).await.is_ok() {
             sent += FRAME_LEN;
         }
-        // A frame may be sent in part; the connection is of no further use, and what waits there is.
-        let held = within(&what, waiting(session)).await;
+        if sent >= 2 * INPUT_LEN {
+            // It takes everything; what it makes of that is still to come.
+            world.within(&what, session.sender.end_input()).await;
+        }
+        // Otherwise a frame may be sent in part, and the connection is of no further use but for what waits there.
+        let held = world.within(&what, waiting(session)).await;
         assert!(
             held <= HELD_LEN_MAX,
             "{what}: {held} bytes waited for a caller that does not read; at most {HELD_LEN_MAX}"
@@ -223,11 +239,11 @@ pub async fn vanished_caller_ends_the_call(subject: Subject) {
         for sent in [0, 1] {
             let what = format!("{} whose caller vanishes after {sent} frames", sample.operation);
             let mut session =
-                within(&what, world.plugin.call(&sample.operation).args(sample.args.clone()).start()).await;
+                world.within(&what, world.plugin.call(&sample.operation).args(sample.args.clone()).start()).await;
             for data in sample.input.iter().take(sent) {
                 session.sender.data(data).await;
             }
-            within(&what, session.vanish()).await;
+            world.within(&what, session.vanish()).await;
             world.still_answers(sample, &what).await;
         }
     }
@@ -239,9 +255,9 @@ pub async fn deadline_ends_the_call(subject: Subject) {
     for sample in &subject.samples {
         let what = format!("{} with a deadline", sample.operation);
         let call = world.plugin.call(&sample.operation).args(sample.args.clone()).deadline(Duration::from_millis(1));
-        let mut session = within(&what, call.start()).await;
+        let mut session = world.within(&what, call.start()).await;
         // The input never ends.
-        let answer = sound(&what, within(&what, session.receiver.answer()).await);
+        let answer = sound(&what, world.within(&what, session.receiver.answer()).await);
         let status = &answer.status;
         assert_ne!(status.code(), Code::Internal, "{what}: {status}");
         session.abort().await;
@@ -249,18 +265,20 @@ pub async fn deadline_ends_the_call(subject: Subject) {
     }
 }
 
-/// Many calls at once end as one does.
+/// Many calls that are open at once end as one does, or are refused as one too many.
 pub async fn many_at_once(subject: Subject) {
-    let world = Arc::new(subject.world());
+    let world = subject.world();
     for sample in &subject.samples {
-        let calls = (0..CALLS_AT_ONCE).map(|_| {
-            let (world, sample) = (Arc::clone(&world), sample.clone());
-            tokio::spawn(async move { world.call(&sample).await.status })
-        });
-        for call in calls.collect::<Vec<_>>() {
-            let status: Status = call.await.expect("no panic");
-            let is_busy = status.code() == Code::ResourceExhausted;
-            assert!(status.is_ok() || is_busy, "{} beside {CALLS_AT_ONCE} others: {status}", sample.operation);
+        let what = format!("{} beside {CALLS_AT_ONCE} others", sample.operation);
+        let mut sessions = Vec::new();
+        for _ in 0..CALLS_AT_ONCE {
+            let call = world.plugin.call(&sample.operation).args(sample.args.clone());
+            sessions.push(world.within(&what, call.start()).await);
+        }
+        let answers = join_all(sessions.into_iter().map(|session| session.run(&sample.input)));
+        for answer in world.within(&what, answers).await {
+            let status: Status = sound(&what, answer).status;
+            assert!(status.is_ok() || status.code() == Code::ResourceExhausted, "{what}: {status}");
         }
         world.still_answers(sample, "many at once").await;
     }
@@ -292,8 +310,8 @@ pub async fn made_up_arguments_end_the_call(subject: Subject) {
             let args = generate::value(operation.args_schema_value(), &mut Choices::new(seed), 0);
             let what = format!("{} {args}", operation.name());
             let call = world.plugin.call(operation.name()).args(args).deadline(Duration::from_secs(2));
-            let session = within(&what, call.start()).await;
-            sound(&what, within(&what, session.run(&[Data::main("a")])).await);
+            let session = world.within(&what, call.start()).await;
+            sound(&what, world.within(&what, session.run(&[Data::main("a")])).await);
         }
     }
     for sample in &subject.samples {
@@ -303,7 +321,7 @@ pub async fn made_up_arguments_end_the_call(subject: Subject) {
 
 /// Expands to the tests that every handler must pass, in a module of the given name.
 ///
-/// Takes an expression that makes a [`Subject`](crate::testing::conformance::Subject): a handler, its settings, and calls
+/// Takes an expression that makes a `Subject`: a handler, its settings, and calls
 /// that succeed.
 ///
 /// ```

@@ -82,16 +82,9 @@ impl Plugin {
         Ok(Plugin { handler: blueprint.build(&Context::new(base_dir))?, operations })
     }
 
-    /// Begins to say a call of an operation.
-    ///
-    /// # Panics
-    ///
-    /// When the plugin has no such operation.
-    #[must_use]
-    #[track_caller]
+    /// Begins to say a call of an operation. One that the plugin does not offer reaches the handler here, which a server
+    /// would never let happen.
     pub fn call(&self, operation: &str) -> TestCall {
-        let known: Vec<&str> = self.operations.iter().map(Operation::name).collect();
-        assert!(known.contains(&operation), "no operation {operation:?}; there are: {known:?}");
         TestCall::new(self.clone(), operation)
     }
 

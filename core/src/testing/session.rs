@@ -42,14 +42,8 @@ impl Session {
     }
 
     /// Sends frames and the end of the input while everything is received.
-    pub async fn run(mut self, input: &[Data]) -> Answer {
-        let send = async {
-            for data in input {
-                self.sender.data(data).await;
-            }
-            self.sender.end_input().await;
-        };
-        tokio::join!(send, self.receiver.answer()).1
+    pub async fn run(self, input: &[Data]) -> Answer {
+        converse(self.sender, self.receiver, input).await
     }
 
     /// Sends bytes on the main channel, a message for each 256 KiB.
@@ -81,17 +75,23 @@ impl Session {
         let _ = self.server.await;
     }
 
-    /// Sends the end of the input, receives everything, and tells how often the handler waited.
-    pub(super) async fn finish_counted(mut self, input: &[Data]) -> (Answer, usize) {
-        let send = async {
-            for data in input {
-                self.sender.data(data).await;
-            }
-            self.sender.end_input().await;
-        };
-        let (_, answer) = tokio::join!(send, self.receiver.answer());
-        (answer, self.server.await.expect("a server that does not panic"))
+    /// As [`Session::run`]; tells also how often the handler waited.
+    pub(super) async fn run_counted(self, input: &[Data]) -> (Answer, usize) {
+        let Session { sender, receiver, server } = self;
+        let answer = converse(sender, receiver, input).await;
+        (answer, server.await.expect("a server that does not panic"))
     }
+}
+
+/// Sends frames and the end of the input while everything is received.
+async fn converse(mut sender: Sender, mut receiver: Receiver, input: &[Data]) -> Answer {
+    let send = async {
+        for data in input {
+            sender.data(data).await;
+        }
+        sender.end_input().await;
+    };
+    tokio::join!(send, receiver.answer()).1
 }
 
 /// The caller's input.

@@ -264,7 +264,7 @@ async fn a_connection_that_is_cut_leaves_whole_files_or_none() {
 #[tokio::test]
 async fn what_it_takes_as_arguments_stands_with_each_file() {
     let world = World::new();
-    assert_eq!(world.reason("put_all", json!({ "path": "a" })).await, "bad-arguments");
+    assert_eq!(world.reason("put_all", json!({ "path": "a" })).await, "unknown-argument");
     let world = World::with(json!({ "writable": false }));
     assert_eq!(world.reason("put_all", json!({})).await, "read-only");
 }

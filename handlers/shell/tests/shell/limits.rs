@@ -8,7 +8,7 @@ use plugd_core::{Code, Context, Data, Registry};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::world::{exec_with, line, script_with, shell};
+use crate::world::{exec_with, line, script, script_with, shell};
 use plugd_core::testing::Plugin;
 
 #[tokio::test]
