@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use plugd_core::testing;
 use serde_json::{Value, json};
 
 use crate::support::process::{EVERYTHING, Plugd, feed};
@@ -102,4 +103,16 @@ fn what_cannot_be_recorded_is_told_and_no_success() {
     let nowhere = server.run(["--record", "none/calls.jsonl", "call", "echo", "--data", "x"]);
     assert_eq!((nowhere.code, nowhere.text()), (Some(5), ""), "{nowhere:?}");
     assert!(nowhere.stderr.contains("cannot write none/calls.jsonl"), "{}", nowhere.stderr);
+}
+
+#[test]
+fn a_recording_is_replayed_by_the_kit_for_handlers_tests() {
+    let server = Plugd::start("[plugins.shout]\nhandler = \"upper\"\n");
+    for command in ["shout", "shout.upper"] {
+        let outcome = feed(server.plug(["--record", "calls.jsonl", "call", command]), "Grüße".as_bytes());
+        assert_eq!((outcome.code, outcome.text()), (Some(0), "GRÜSSE"));
+    }
+    let path = server.dir.path().join("calls.jsonl");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(testing::replay(&path).against(&testing::Plugin::linked("upper", json!({}))));
 }
