@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plugd_core::{Call, Status};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, mkdirat, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, mkdirat, renameat, renameat_with, unlinkat,
+};
 use rustix::io::Errno;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -99,6 +101,10 @@ pub(crate) async fn mv(shared: &Arc<Shared>, call: &mut Call) -> Result<(), Stat
         refuse_to_replace(&target, found.as_ref(), &moved, no_clobber)?;
         let names = ((source.dir.as_fd(), Path::new(&source.name)), (target.dir.as_fd(), Path::new(&target.name)));
         let renamed = match names {
+            // No directory has a second link.
+            ((from, old), (to, new)) if no_clobber && moved.is_dir() => {
+                renameat_with(from, old, to, new, RenameFlags::NOREPLACE)
+            }
             (old, new) if no_clobber => rename_to_free(old, new),
             ((from, old), (to, new)) => renameat(from, old, to, new),
         };

@@ -8,14 +8,12 @@ use crate::Shared;
 use crate::blocking::{Parked, blocking, while_called};
 use crate::change::FromToArgs;
 use crate::digest::Algorithm;
+use crate::entry::PERMISSION_BITS;
 use crate::put::{Order, Receipt, Upload};
 use crate::source::Source;
 
 /// How many bytes are copied before the caller may stop it: some milliseconds' work.
 const STEP_LEN: u64 = 16 << 20;
-
-/// The permission bits that a copy has from its source: whoever asks for it does not own what it may run as.
-const COPIED_MODE_BITS: u32 = 0o777;
 
 /// Copies a file.
 pub(crate) async fn copy(shared: &Arc<Shared>, call: &mut Call) -> Result<(), Status> {
@@ -46,7 +44,7 @@ fn prepare(shared: &Arc<Shared>, args: &FromToArgs) -> Result<(Arc<Source>, Park
         no_clobber: args.no_clobber,
         replaces: None,
         mtime: None,
-        mode: Some(source.meta().mode & COPIED_MODE_BITS),
+        mode: Some(source.meta().mode & PERMISSION_BITS),
         durability: shared.settings.durability,
     };
     let upload = Upload::prepare(shared, order, None, false, false)?;

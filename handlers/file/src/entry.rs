@@ -10,8 +10,12 @@ use serde::Serialize;
 use crate::path_text::PathText;
 use crate::version::Identity;
 
-/// The permission bits of a mode.
-pub(crate) const MODE_BITS: u32 = 0o7777;
+/// The permission bits of a mode, with those that let a program run as its owner.
+const MODE_BITS: u32 = 0o7777;
+
+/// The bits of a mode that a caller can give a file, and that a file has from another one: who chooses the content does not
+/// own it, and so must not choose that it runs as its owner.
+pub(crate) const PERMISSION_BITS: u32 = 0o777;
 
 /// What kind of thing a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

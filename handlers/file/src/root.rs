@@ -157,8 +157,9 @@ impl Root {
                 let place = self.place(&made)?;
                 match mkdirat(&place.dir, &place.name, Mode::from_raw_mode(0o777)) {
                     Ok(()) if durable => place.sync_dir().map_err(|error| refusal::of(path, error))?,
-                    // Another call made it.
-                    Ok(()) | Err(Errno::EXIST) => {}
+                    Ok(()) => {}
+                    // Another call made it; but the name may be that of a link to nowhere.
+                    Err(Errno::EXIST) if self.is_dir(&made)? => {}
                     Err(error) => return Err(refusal::of(path, error)),
                 }
             }

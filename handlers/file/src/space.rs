@@ -1,7 +1,11 @@
 //! Counts the bytes below the root against the plugin's quota, and asks the file system for the rest.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +23,10 @@ use crate::{Shared, refusal};
 /// How long a count is trusted. Between two, what this plugin stores and removes is added and subtracted; what others
 /// do below the root is seen by the next count.
 const COUNT_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// From which length of a path on, in bytes, the count opens a directory to go on from: callers can move trees below each
+/// other until a path from the root is longer than the system takes, and with one more name this one is not.
+const BELOW_LEN_MAX: usize = 2048;
 
 #[derive(Debug, Serialize)]
 struct DfLine {
@@ -236,37 +244,62 @@ impl Drop for Reservation {
     }
 }
 
-/// Adds up the sizes of all files below the root. It holds one directory open at a time.
+/// A directory whose files are still to be added up: its path below an open one.
+struct Uncounted {
+    base: Rc<OwnedFd>,
+    path: PathBuf,
+}
+
+/// Adds up the sizes of all files below the root, however deep they lie.
 fn count(root: &Root) -> Result<u64, Errno> {
+    let base = open_below(root.dir(), Path::new("."), OFlags::PATH)?;
+    let mut dirs = vec![Uncounted { base: Rc::new(base), path: PathBuf::from(".") }];
     let mut bytes = 0u64;
-    let mut dirs = VecDeque::from([PathBuf::from(".")]);
-    while let Some(path) = dirs.pop_back() {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let dir = match beneath(root.dir(), &path, flags, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
-            Ok(dir) => dir,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => continue,
+    while let Some(Uncounted { base, path }) = dirs.pop() {
+        let added = open_below(&base, &path, OFlags::RDONLY).and_then(|dir| {
+            let of_uploads = path.file_name().is_some_and(|name| name == UPLOADS_NAME);
+            let (base, path) = match path.as_os_str().len() < BELOW_LEN_MAX {
+                true => (base, path),
+                false => (Rc::new(open_below(&dir, Path::new("."), OFlags::PATH)?), PathBuf::new()),
+            };
+            let below = |name: &OsStr| Uncounted { base: Rc::clone(&base), path: path.join(name) };
+            count_dir(&dir, of_uploads, |name| dirs.push(below(name)))
+        });
+        match added {
+            Ok(added) => bytes = bytes.saturating_add(added),
+            // It was removed or replaced meanwhile, or is not ours to read.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => {}
             Err(error) => return Err(error),
-        };
-        let of_uploads = path.file_name().is_some_and(|name| name == UPLOADS_NAME);
-        for entry in Dir::read_from(&dir)? {
-            let entry = entry?;
-            let name = path_name(entry.file_name());
-            if matches!(name.as_encoded_bytes(), b"." | b"..") {
-                continue;
-            }
-            let Ok(meta) = meta_at(&dir, name) else { continue };
-            if meta.is_dir() {
-                dirs.push_back(path.join(name));
-            } else if meta.is_file() && (!of_uploads || partial::is_kept(&dir, name)) {
-                bytes = bytes.saturating_add(meta.size());
-            }
         }
     }
     Ok(bytes)
 }
 
-fn path_name(name: &std::ffi::CStr) -> &std::ffi::OsStr {
-    std::os::unix::ffi::OsStrExt::from_bytes(name.to_bytes())
+/// Adds up the files in one directory, and names the directories in it.
+fn count_dir(dir: &OwnedFd, of_uploads: bool, mut below: impl FnMut(&OsStr)) -> Result<u64, Errno> {
+    let mut bytes = 0u64;
+    for entry in Dir::read_from(dir)? {
+        let entry = match entry {
+            // It was removed while it was read.
+            Err(Errno::NOENT) => break,
+            entry => entry?,
+        };
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if matches!(name.as_bytes(), b"." | b"..") {
+            continue;
+        }
+        let Ok(meta) = meta_at(dir, name) else { continue };
+        if meta.is_dir() {
+            below(name);
+        } else if meta.is_file() && (!of_uploads || partial::is_kept(dir, name)) {
+            bytes = bytes.saturating_add(meta.size());
+        }
+    }
+    Ok(bytes)
+}
+
+fn open_below(base: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    beneath(base, path, flags | OFlags::DIRECTORY, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub(crate) use upload::{Order, Receipt, Upload};
 use crate::blocking::{Parked, blocking, while_called};
 use crate::config::{Durability, FileSettings};
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::entry::{MODE_BITS, Time};
+use crate::entry::{PERMISSION_BITS, Time};
 use crate::path_text::PathText;
 use crate::source::Source;
 use crate::version::Version;
@@ -150,8 +150,8 @@ fn mtime(s: Option<i64>, ns: Option<u32>) -> Result<Option<Time>, Status> {
 
 fn mode(mode: Option<u32>) -> Result<Option<u32>, Status> {
     match mode {
-        Some(mode) if mode > MODE_BITS => {
-            let message = format!("mode {mode} is out of range; allowed: 0 to {MODE_BITS}");
+        Some(mode) if mode > PERMISSION_BITS => {
+            let message = format!("mode {mode} is out of range; allowed: 0 to {PERMISSION_BITS}");
             Err(Status::invalid_argument("bad-mode", message))
         }
         mode => Ok(mode),

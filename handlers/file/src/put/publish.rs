@@ -15,16 +15,12 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::partial::Partial;
-use crate::entry::{Meta, Time};
+use crate::entry::{Meta, PERMISSION_BITS, Time};
 use crate::refusal;
 use crate::root::Place;
 
 /// How many places may be changed at once; more only wait for each other.
 const LOCKS: usize = 64;
-
-/// The permission bits that a file inherits from the one that it replaces. Others than the owner choose the content, so
-/// it does not inherit the right to run as its owner.
-const INHERITED_MODE_BITS: u32 = 0o777;
 
 /// Two places that are locked; they may share a lock.
 pub(crate) type TwoLocks<'a> = (MutexGuard<'a, ()>, Option<MutexGuard<'a, ()>>);
@@ -147,7 +143,7 @@ pub(super) fn mark(
     mtime: Option<Time>,
     replaced: Option<&Meta>,
 ) -> Result<bool, Errno> {
-    let inherited = replaced.filter(|meta| meta.is_file()).map(|meta| meta.mode & INHERITED_MODE_BITS);
+    let inherited = replaced.filter(|meta| meta.is_file()).map(|meta| meta.mode & PERMISSION_BITS);
     let mode = mode.or(inherited);
     if let Some(mode) = mode {
         fchmod(file, Mode::from_raw_mode(mode as _))?;

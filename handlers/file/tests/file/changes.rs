@@ -27,6 +27,8 @@ async fn directories_are_made() {
     for path in ["file", "file/a"] {
         assert_eq!(world.reason("mkdir", json!({ "path": path, "parents": true })).await, "not-a-directory");
     }
+    symlink("nowhere", world.path("dangling")).expect("a link");
+    assert_eq!(world.reason("mkdir", json!({ "path": "dangling", "parents": true })).await, "exists");
 }
 
 #[tokio::test]
@@ -103,6 +105,8 @@ async fn names_are_moved_at_once() {
     ] {
         assert_eq!(world.reason("mv", json!({ "from": from, "to": to })).await, reason, "{from} {to}");
     }
+    let args = json!({ "from": "dir", "to": "dir/sub", "no_clobber": true });
+    assert_eq!(world.reason("mv", args).await, "bad-path");
     world.ask("mv", json!({ "from": "dir", "to": "empty" })).await;
     world.ask("mv", json!({ "from": "empty", "to": "free/", "no_clobber": true })).await;
     assert_eq!(world.listed(json!({ "recursive": true })).await, ["free", "free/a", "free/y", "full", "full/x"]);

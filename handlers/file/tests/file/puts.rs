@@ -98,7 +98,7 @@ async fn a_failed_put_leaves_the_old_file_and_nothing_else() {
         (json!({ "path": "a", "digest": "md5:short" }), "bad-digest"),
         (json!({ "path": "a", "digest": HELLO_MD5, "algorithm": "none" }), "bad-digest"),
         (json!({ "path": "a", "token": "no spaces" }), "bad-token"),
-        (json!({ "path": "a", "mode": 0o10000 }), "bad-mode"),
+        (json!({ "path": "a", "mode": 0o4755 }), "bad-mode"),
         (json!({ "path": "a", "mtime_s": 0, "mtime_ns": 1_000_000_000 }), "bad-time"),
     ] {
         assert_eq!(world.reason("put", args).await, reason);
@@ -130,7 +130,7 @@ async fn a_cancelled_or_cut_or_dropped_put_leaves_nothing() {
     assert_eq!(session.receiver.answer().await.status.code(), Code::Cancelled);
     assert_eq!((world.names(), world.uploads()), (vec![], vec![]));
     let (session, _) = world.begin_put(json!({ "path": "a" }), &sample(3 << 20)).await;
-    session.cut().await;
+    session.vanish().await;
     assert_eq!((world.names(), world.uploads()), (vec![], vec![]));
     let (session, _) = world.begin_put(json!({ "path": "a" }), &sample(3 << 20)).await;
     session.abort().await;

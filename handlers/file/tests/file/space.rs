@@ -79,7 +79,7 @@ async fn what_runs_counts_until_it_ends() {
     assert_eq!(used(&world).await, 4 << 20);
     let status = refused_at_once(&world, json!({ "path": "b", "size": 2 * MIB })).await;
     assert_eq!(status.reason(), "quota");
-    first.cut().await;
+    first.vanish().await;
     assert_eq!(used(&world).await, 0);
     world.put(json!({ "path": "b", "size": 2 * MIB }), sample(2 * MIB)).await;
     assert_eq!(used(&world).await, 2 << 20);
@@ -108,7 +108,7 @@ async fn a_file_that_is_replaced_makes_room_for_the_new_one() {
 async fn what_is_kept_of_a_cut_upload_counts_until_it_goes() {
     let mut world = World::with(json!({ "quota": "5MiB", "upload_expiry": "1h" }));
     let (session, _) = world.begin_put(json!({ "path": "a", "token": "t", "size": 4 * MIB }), &sample(2 * MIB)).await;
-    session.cut().await;
+    session.vanish().await;
     let kept = fs::metadata(world.path(UPLOADS).join(&world.uploads()[0])).expect("an upload").len();
     assert!(kept > 0);
     for _ in 0..2 {
@@ -166,7 +166,7 @@ async fn what_is_cut_is_kept_only_as_far_as_the_quota_goes() {
         world.put(json!({ "path": "a" }), sample(4 * MIB)).await;
         let args = json!({ "path": "a", "token": "t", "size": 4 * MIB });
         let (session, _) = world.begin_put(args, &sample(3 * MIB)).await;
-        session.cut().await;
+        session.vanish().await;
         assert_eq!(world.uploads().len(), kept, "{quota}");
         let max = if kept == 0 { 4 << 20 } else { 9 << 20 };
         assert!(used(&world).await <= max, "{quota}");
@@ -194,4 +194,40 @@ async fn many_puts_at_once_stay_within_the_quota() {
     let on_disk: u64 = world.names().iter().map(|name| world.read(name).len() as u64).sum();
     assert!(stored > 0 && on_disk <= 5 << 20, "{stored} stored, {on_disk} bytes");
     assert_eq!((used(&world).await, world.uploads()), (on_disk, vec![]));
+}
+
+#[tokio::test]
+async fn a_file_that_is_moved_away_meanwhile_makes_no_room() {
+    for fate in ["moved", "removed"] {
+        let world = World::with(json!({ "quota": "5MiB" }));
+        world.put(json!({ "path": "a" }), sample(4 * MIB)).await;
+        let (session, _) = world.begin_put(json!({ "path": "a", "token": "t" }), &sample(5 * MIB)).await;
+        match fate {
+            "moved" => drop(world.ask("mv", json!({ "from": "a", "to": "b" })).await),
+            _ => {
+                world.ask("rm", json!({ "path": "a" })).await;
+                world.put(json!({ "path": "b" }), sample(4 * MIB)).await;
+            }
+        }
+        let status = session.finish().await.status;
+        assert_eq!(end(&status), (Code::ResourceExhausted, "quota"), "{fate}");
+        assert_eq!((world.names(), world.uploads(), used(&world).await), (vec!["b".to_owned()], vec![], 4 << 20));
+    }
+}
+
+#[tokio::test]
+async fn a_quota_holds_for_what_lies_deeper_than_a_path_is_long() {
+    let mut world = World::with(json!({ "quota": "5MiB" }));
+    let chain = vec!["d".repeat(200); 15].join("/");
+    for number in 0..3 {
+        world.ask("mkdir", json!({ "path": format!("{number}/{chain}"), "parents": true })).await;
+    }
+    world.put(json!({ "path": format!("0/{chain}/a") }), sample(MIB)).await;
+    world.ask("mv", json!({ "from": "0", "to": format!("1/{chain}/0") })).await;
+    world.ask("mv", json!({ "from": "1", "to": format!("2/{chain}/1") })).await;
+    world.restart();
+    assert_eq!(used(&world).await, 1 << 20);
+    let status = refused_at_once(&world, json!({ "path": "b", "size": 4 * MIB + 1 })).await;
+    assert_eq!(end(&status), (Code::ResourceExhausted, "quota"));
+    world.put(json!({ "path": "b", "size": 4 * MIB }), sample(4 * MIB)).await;
 }
