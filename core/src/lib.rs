@@ -31,6 +31,7 @@
 
 mod batch;
 mod call;
+mod caller;
 mod descriptor;
 mod handler;
 mod name;
@@ -44,7 +45,8 @@ pub mod transport;
 pub mod wire;
 
 pub use batch::Batch;
-pub use call::{Call, Caller, Data, Input, Output, Peer, Request};
+pub use call::{Call, Data, Input, Output, Request};
+pub use caller::{Caller, Peer, Principal};
 pub use descriptor::{Descriptor, NoArguments, Operation, Streaming};
 pub use handler::Handler;
 pub use name::{NAME_LEN_MAX, did_you_mean, is_legal_name, nearest};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use plugd_core::transport::{Connection, Departure, GreetError, Stream, Traffic};
 use plugd_core::wire::{HelloError, Knock, Open, VERSION};
-use plugd_core::{Caller, Code, Origin, Peer, Status};
+use plugd_core::{Caller, Code, Origin, Status};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, Level, Span, debug, field, info, info_span, warn};
@@ -43,13 +43,13 @@ pub(crate) struct Shared {
 pub(crate) fn serve(
     shared: Arc<Shared>,
     stream: Box<dyn Stream>,
-    peer: Peer,
+    caller: Caller,
     permit: OwnedSemaphorePermit,
 ) -> impl Future<Output = ()> + Send {
     // Made here and not within, where its parts would have their places twice in the memory of an idle connection.
     let mut session = Session {
         connection: Connection::new(stream, shared.settings.frame_limits),
-        caller: Caller::new(peer),
+        caller,
         id: shared.connections.fetch_add(1, Ordering::Relaxed),
         connected: Instant::now(),
         calls: 0,
@@ -128,7 +128,7 @@ impl Session {
     /// Reads the hello; afterwards the connection takes calls, or is to be closed.
     async fn greet(&mut self) -> bool {
         let allowed = self.shared.settings.header_timeout;
-        let peer = &self.caller.peer;
+        let peer = &self.caller;
         let greeted = tokio::select! {
             greeted = timeout(allowed, self.connection.greet()) => greeted,
             () = self.shared.stopping.reached(Stage::Draining) => {
@@ -237,7 +237,7 @@ impl Session {
 
     /// Says why no call follows, where there is somebody to hear it.
     fn take_leave(&mut self, leave: Leave) {
-        let peer = &self.caller.peer;
+        let peer = &self.caller;
         let status = match leave {
             Leave::Departed(Departure::Closed) => {
                 self.has_last_words = false;
@@ -296,7 +296,7 @@ impl Session {
             target: "plugd::call",
             "call",
             id = %format_args!("{}.{}", self.id, self.calls),
-            peer = %self.caller.peer,
+            peer = %self.caller,
             command = field::Empty,
         )
     }
@@ -351,7 +351,7 @@ impl Session {
             }
             let unwritten_before = std::mem::replace(&mut unwritten_len, self.connection.unwritten_len());
             if unwritten_len == unwritten_before {
-                return debug!(peer = %self.caller.peer, "peer stopped reading");
+                return debug!(peer = %self.caller, "peer stopped reading");
             }
         }
     }
@@ -360,7 +360,7 @@ impl Session {
         if self.connection.unwritten_len() > 0 {
             self.flush().await;
         }
-        let peer = self.caller.peer;
+        let peer = self.caller;
         match timeout(LAST_WORDS_TIMEOUT, self.connection.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(%peer, %error, "connection broke while closing"),

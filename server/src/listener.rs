@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use plugd_core::Peer;
 use plugd_core::transport::Stream;
+use plugd_core::{Caller, Peer, Principal};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpListener;
 
@@ -53,14 +53,18 @@ impl Listener {
     /// # Cancellation
     ///
     /// No connection is lost when the future is dropped.
-    pub(crate) async fn accept(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
+    pub(crate) async fn accept(&self) -> io::Result<(Box<dyn Stream>, Caller)> {
         match self {
             Listener::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                Ok((Box::new(stream), Peer::Tcp(address)))
+                Ok((Box::new(stream), Caller::new(Peer::Tcp(address))))
             }
             #[cfg(unix)]
-            Listener::Unix(socket) => Ok((Box::new(socket.accept().await?), Peer::Unix)),
+            Listener::Unix(socket) => {
+                let stream = socket.accept().await?;
+                let caller = Caller::new(Peer::Unix).known_as(Principal::of_uid(stream.peer_cred()?.uid()));
+                Ok((Box::new(stream), caller))
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use plugd_core::transport::Stream;
-use plugd_core::{Context, Peer, Registry, StartError};
+use plugd_core::{Caller, Context, Registry, StartError};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -182,7 +182,7 @@ impl Connections {
     }
 
     /// Serves a connection when there is room for it, turns it away when there is room for that, else drops it.
-    fn take(&self, shared: &Arc<Shared>, stream: Box<dyn Stream>, peer: Peer) {
+    fn take(&self, shared: &Arc<Shared>, stream: Box<dyn Stream>, caller: Caller) {
         let mut tasks = self.tasks();
         while let Some(ended) = tasks.try_join_next() {
             if let Err(error) = ended {
@@ -190,10 +190,10 @@ impl Connections {
             }
         }
         if let Ok(permit) = self.permits.clone().try_acquire_owned() {
-            tasks.spawn(connection::serve(shared.clone(), stream, peer, permit));
+            tasks.spawn(connection::serve(shared.clone(), stream, caller, permit));
             return;
         }
-        warn!(%peer, allowed = shared.settings.connections_max, "too many connections");
+        warn!(peer = %caller, allowed = shared.settings.connections_max, "too many connections");
         if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
             tasks.spawn(connection::turn_away(shared.clone(), stream, permit));
         }
@@ -204,9 +204,9 @@ impl Connections {
 async fn accept(listener: Arc<Listener>, shared: Arc<Shared>, connections: Arc<Connections>) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                debug!(%peer, "connection accepted");
-                connections.take(&shared, stream, peer);
+            Ok((stream, caller)) => {
+                debug!(peer = %caller, "connection accepted");
+                connections.take(&shared, stream, caller);
             }
             // The peer was gone before it was looked at; the next one may be waiting.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
