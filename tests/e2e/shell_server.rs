@@ -133,3 +133,16 @@ fn jobs_and_commands_end_with_the_server() {
         }
     }
 }
+
+#[test]
+fn commands_are_interrupted_as_ever_though_the_server_was_started_to_ignore_that() {
+    // As a script starts it in the background, or nohup.
+    let mut command = std::process::Command::new("sh");
+    let plugd = crate::support::process::plugd();
+    command.args(["-c", "trap '' HUP INT QUIT; exec \"$0\" \"$@\""]).arg(plugd).args(["--log", "warn"]);
+    let server = Plugd::start_by(ANY, command);
+    for signal in ["HUP", "INT", "QUIT"] {
+        let ended = server.run(["exec", "--", "sh", "-c", &format!("kill -{signal} $$; echo ignored")]);
+        assert_eq!(ended.text(), "", "{signal}: {}", ended.stderr);
+    }
+}
