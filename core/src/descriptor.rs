@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::call::without_position;
 use crate::schema::unknown_keys;
-use crate::settings::{self, Blueprint, SettingError, Settings};
+use crate::settings::{self, Blueprint, SettingError, Settings, Writes};
 use crate::{Handler, Status};
 
 /// How an operation moves data.
@@ -213,7 +213,8 @@ impl Descriptor {
             if !unknown.is_empty() {
                 return Err(unknown);
             }
-            Ok(Blueprint::new(operations.to_vec(), move |_| Ok(Arc::new(make()))))
+            let writes = Writes::by_effects(operations);
+            Ok(Blueprint::new(operations.to_vec(), writes, move |_| Ok(Arc::new(make()))))
         }));
         self
     }

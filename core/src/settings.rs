@@ -71,6 +71,25 @@ impl Context {
     }
 }
 
+/// What a plugin writes on its own machine; the program `plugd` lets the whole process write nothing else, where the
+/// kernel can hold it to that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Writes {
+    /// No file at all.
+    Nothing,
+    /// What is in these directories, relative to [`Context::base_dir`]. They are made before the plugin is built.
+    Below(Vec<PathBuf>),
+    /// Nobody can tell: it starts programs, or has not said.
+    Anything,
+}
+
+impl Writes {
+    /// Nothing, when none of `operations` changes or runs anything, and else anything.
+    pub(crate) fn by_effects(operations: &[Operation]) -> Writes {
+        if operations.iter().any(Operation::effects) { Writes::Anything } else { Writes::Nothing }
+    }
+}
+
 /// The settings of a handler: plain data that knows how to check itself and what to become.
 pub trait Settings: DeserializeOwned + JsonSchema + Send + 'static {
     /// What the settings build.
@@ -93,6 +112,12 @@ pub trait Settings: DeserializeOwned + JsonSchema + Send + 'static {
         described
     }
 
+    /// What a plugin with these settings and `operations` writes on this machine. By default nothing, when none of the
+    /// operations changes or runs anything, and else anything.
+    fn writes(&self, operations: &[Operation]) -> Writes {
+        Writes::by_effects(operations)
+    }
+
     /// Builds an instance, once the whole configuration has been accepted.
     ///
     /// # Errors
@@ -106,20 +131,27 @@ type Build = Box<dyn FnOnce(&Context) -> Result<Arc<dyn Handler>, StartError> + 
 /// Settings that were checked, ready to become an instance.
 pub struct Blueprint {
     operations: Vec<Operation>,
+    writes: Writes,
     build: Build,
 }
 
 impl Blueprint {
     pub(crate) fn new(
         operations: Vec<Operation>,
+        writes: Writes,
         build: impl FnOnce(&Context) -> Result<Arc<dyn Handler>, StartError> + Send + 'static,
     ) -> Blueprint {
-        Blueprint { operations, build: Box::new(build) }
+        Blueprint { operations, writes, build: Box::new(build) }
     }
 
     /// What the instance will offer; see [`Settings::operations`].
     pub fn operations(&self) -> &[Operation] {
         &self.operations
+    }
+
+    /// What the instance will write on this machine; see [`Settings::writes`].
+    pub fn writes(&self) -> &Writes {
+        &self.writes
     }
 
     /// Builds the instance; see [`Settings::build`].
@@ -228,7 +260,8 @@ pub(crate) fn prepare<S: Settings>(
     }
     let operations = settings.operations(described.to_vec());
     check_operations(&operations)?;
-    Ok(Blueprint::new(operations, move |context| Ok(Arc::new(settings.build(context)?))))
+    let writes = settings.writes(&operations);
+    Ok(Blueprint::new(operations, writes, move |context| Ok(Arc::new(settings.build(context)?))))
 }
 
 /// What the registry checks of a handler, for the operations of one plugin.

@@ -31,6 +31,7 @@ mod introspection;
 mod listener;
 mod logging;
 mod plugin;
+mod process;
 mod router;
 mod server;
 mod stopping;

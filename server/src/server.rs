@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::connection::{self, Shared};
 use crate::listener::Listener;
 use crate::plugin::Plugins;
+use crate::process::Account;
 use crate::router::Router;
 use crate::stopping::{Stage, Stopping};
 
@@ -39,6 +40,15 @@ pub enum BindError {
     Listen {
         /// The address.
         address: ListenAddress,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The process may not become the user and group of the settings.
+    #[error("cannot become {account}; only root may")]
+    Account {
+        /// The user and the group.
+        account: String,
         /// Why.
         #[source]
         source: io::Error,
@@ -98,7 +108,7 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Binds every address, then builds every enabled plugin. The registry is the one that `config` was checked against.
+    /// Binds every address, becomes the user of the settings if they name one, then builds every enabled plugin. The registry is the one that `config` was checked against.
     ///
     /// # Errors
     ///
@@ -112,6 +122,9 @@ impl Server {
             let listener = Listener::bind(address, settings.congestion.as_deref()).await.map_err(refused)?;
             addresses.push(listener.address().map_err(refused)?);
             listeners.push(Arc::new(listener));
+        }
+        if let Some(account) = &settings.account {
+            become_account(account, &addresses)?;
         }
         let plugins = Plugins::build(plugins, &registry, &Context::new(base_dir))
             .map_err(|(plugin, source)| BindError::Start { plugin, source })?;
@@ -159,6 +172,19 @@ impl Server {
             warn!("a handler blocks its thread; left behind");
         }
     }
+}
+
+/// Becomes another user, who also gets the unix sockets: only their owner may connect.
+fn become_account(account: &Account, addresses: &[ListenAddress]) -> Result<(), BindError> {
+    let refused = |source| BindError::Account { account: account.to_string(), source };
+    for address in addresses {
+        if let ListenAddress::Unix(path) = address {
+            account.own(path).map_err(refused)?;
+        }
+    }
+    account.become_it().map_err(refused)?;
+    info!(%account, "became another user");
+    Ok(())
 }
 
 /// The connections of a server, and how many more it takes.

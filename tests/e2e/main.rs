@@ -26,6 +26,7 @@ mod files_trust;
 mod knocks;
 mod lifecycle;
 mod log;
+mod privileges;
 mod programs;
 mod readme;
 mod recording;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use plugd_core::{Context, SettingError, Settings, StartError, Status};
+use plugd_core::{Context, Operation, SettingError, Settings, StartError, Status, Writes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +99,10 @@ impl Settings for FileSettings {
                 .push(SettingError::new("upload_expiry", format!("{found} is out of range; allowed: 1ns to 366days")));
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    fn writes(&self, _operations: &[Operation]) -> Writes {
+        Writes::Below(vec![self.root.clone()])
     }
 
     fn build(self, context: &Context) -> Result<File, StartError> {

@@ -7,8 +7,8 @@ use tokio::runtime::{Builder, Runtime};
 use tracing::{info, warn};
 
 use super::{Cli, Failure, config, print};
-use crate::logging;
 use crate::server::{Control, Server};
+use crate::{logging, process};
 
 /// Serves until a signal says stop.
 pub(super) fn start(cli: &Cli, registry: Registry) -> Result<(), Failure> {
@@ -21,6 +21,8 @@ pub(super) fn start(cli: &Cli, registry: Registry) -> Result<(), Failure> {
     if config.plugins.iter().all(|plugin| !plugin.enabled) {
         warn!("every plugin is disabled; enable one in the configuration");
     }
+    process::raise_limit(config.server.connections_max);
+    process::confine(&config).map_err(Failure::Refused)?;
     let runtime = runtime(config.server.workers).map_err(Failure::Runtime)?;
     let served = runtime.block_on(serve(config, registry));
     // Blocking work that outlived its call must not hold up the end of the process.

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::address::{DEFAULT_PORT, ListenAddress};
+use crate::process::Account;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
@@ -75,6 +76,12 @@ pub(super) struct ServerSection {
     congestion: Option<String>,
     /// How many threads serve connections; half of the processors unless told otherwise.
     workers: u32,
+    /// The user, by name or number, that the server becomes when it has bound its addresses; then it is started as root.
+    user: Option<String>,
+    /// The group that it becomes then; the user's own unless told otherwise.
+    group: Option<String>,
+    /// Whether the kernel holds the process to the files that its plugins write. Linux only.
+    landlock: bool,
     /// What is logged: a level, or a filter such as `info,plugd::call=debug`.
     log: String,
     /// How log lines look: text or json.
@@ -96,6 +103,9 @@ impl Default for ServerSection {
             grace: Duration::from_secs(2),
             congestion: None,
             workers: workers_default(),
+            user: None,
+            group: None,
+            landlock: true,
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             audit: "log".to_owned(),
@@ -131,6 +141,10 @@ pub struct ServerSettings {
     pub congestion: Option<String>,
     /// How many threads serve connections, 1 to 1,024. The program reads it; a library's caller brings its own runtime.
     pub workers: u32,
+    /// Who the server becomes when it has bound its addresses; `None` means that it stays who it is.
+    pub(crate) account: Option<Account>,
+    /// Whether the program confines itself to the files that its plugins write.
+    pub(crate) landlock: bool,
     /// What is logged, as a filter of `tracing-subscriber`.
     pub log: String,
     /// How log lines look.
@@ -157,6 +171,8 @@ impl ServerSection {
             grace: checks.time("grace", self.grace, Duration::ZERO..=60 * second),
             congestion: self.congestion,
             workers: checks.within("workers", self.workers, 1..=1024),
+            account: checks.account(self.user.as_deref(), self.group.as_deref()),
+            landlock: self.landlock,
             log: self.log,
             log_format: self.log_format,
             audit: checks.audit(&self.audit),
@@ -218,6 +234,13 @@ impl Checks {
                 AuditTarget::Log
             }
         }
+    }
+
+    fn account(&mut self, user: Option<&str>, group: Option<&str>) -> Option<Account> {
+        Account::find(user, group).unwrap_or_else(|(setting, message)| {
+            self.0.push(SettingError::new(setting, message));
+            None
+        })
     }
 
     fn log(&mut self, filter: &str) {
