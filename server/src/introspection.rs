@@ -25,7 +25,17 @@ impl Catalogue {
 
     fn list(&self) -> Value {
         let plugins: Vec<Value> = self.plugins.values().map(summarise).collect();
-        json!({ "server": "plugd", "version": env!("CARGO_PKG_VERSION"), "plugins": plugins })
+        json!({ "server": "plugd", "version": env!("CARGO_PKG_VERSION"), "hash": self.hash(), "plugins": plugins })
+    }
+
+    /// Another one as soon as anything in a description is another: what a client remembers holds as long as this does.
+    fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for description in self.plugins.values() {
+            // Members are sorted, so that equal descriptions are equal texts.
+            hasher.update(description.to_string().as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
     }
 
     fn describe(&self, name: &str) -> Result<&Value, Status> {
@@ -105,5 +115,25 @@ impl Handler for Introspection {
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemars::json_schema;
+
+    use super::*;
+
+    #[test]
+    fn the_hash_tells_any_other_description() {
+        let hash = |args| {
+            let mut catalogue = Catalogue::default();
+            let descriptor = descriptor();
+            catalogue.add("a", &descriptor, &[Operation::new("run", "runs").args_schema(args)]);
+            catalogue.list()["hash"].as_str().expect("a text").to_owned()
+        };
+        let most = |most: u32| hash(json_schema!({ "type": "object", "properties": { "n": { "maximum": most } } }));
+        assert_eq!(most(1), most(1));
+        assert_ne!(most(1), most(2));
     }
 }

@@ -2,6 +2,7 @@
 
 mod document;
 mod error;
+mod schema;
 mod section;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use self::document::{Document, position};
 use self::section::{PluginSection, ServerSection};
 use crate::address::ListenAddress;
 use crate::handlers::SHIPPED;
+
+pub(crate) use self::schema::schema;
 
 pub use self::error::{ConfigError, ConfigErrors};
 pub use self::section::{AuditTarget, LogFormat, ServerSettings};

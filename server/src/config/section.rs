@@ -49,6 +49,7 @@ pub(super) struct ServerSection {
     /// Where to listen.
     listen: Vec<String>,
     /// How many connections may be open at once.
+    #[schemars(range(min = 1, max = 100_000))]
     connections_max: u32,
     /// The longest data frame that is accepted.
     #[schemars(with = "String")]
@@ -75,6 +76,7 @@ pub(super) struct ServerSection {
     /// The congestion control of TCP connections, such as cubic; the system's own unless told otherwise. Linux only.
     congestion: Option<String>,
     /// How many threads serve connections; half of the processors unless told otherwise.
+    #[schemars(range(min = 1, max = 1024))]
     workers: u32,
     /// The user, by name or number, that the server becomes when it has bound its addresses; then it is started as root.
     user: Option<String>,
