@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 
 /// How many servers may be asked at once; each costs a connection here.
 const PARALLEL_MAX: i64 = 1000;
@@ -41,7 +41,7 @@ pub(crate) struct Shown {
     #[arg(long)]
     pub(crate) events: bool,
     /// Write how the call ended to this file, one JSON object a line for each server
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) report: Option<PathBuf>,
     /// How many servers to ask at once, when several are given by -s
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=PARALLEL_MAX))]
@@ -81,7 +81,7 @@ pub(crate) struct Exec {
     #[command(flatten)]
     pub(crate) shown: Shown,
     /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub(crate) argv: Vec<String>,
 }
 
@@ -93,7 +93,7 @@ pub(crate) struct Sh {
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
     /// What to run instead of /bin/sh -i
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
     pub(crate) argv: Vec<String>,
 }
 
