@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use plugd_core::{Call, Descriptor, Handler, Operation, Status, did_you_mean};
+use plugd_core::{Call, Descriptor, Handler, Layer, Metrics, Operation, Status, did_you_mean};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -76,17 +76,18 @@ fn summarise(description: &Value) -> Value {
 }
 
 /// Builds the plugin that answers for the server.
-pub(crate) fn plugin(mut catalogue: Catalogue) -> Plugin {
+pub(crate) fn plugin(mut catalogue: Catalogue, layers: Vec<Arc<dyn Layer>>) -> Plugin {
     let descriptor = descriptor();
     catalogue.add(RESERVED, &descriptor, descriptor.operations());
-    let handler = Arc::new(Introspection { list: catalogue.list().to_string(), catalogue });
-    Plugin::new(RESERVED, handler, descriptor.operations(), None)
+    let handler = Arc::new(Introspection { list: catalogue.list().to_string(), catalogue, layers: unique(layers) });
+    Plugin::own(RESERVED, handler, descriptor.operations())
 }
 
 fn descriptor() -> Descriptor {
     Descriptor::new(RESERVED, "answers for the server itself")
         .operation(Operation::new("list", "lists every plugin that can be called, with its operations"))
         .operation(Operation::new("describe", "describes one plugin with its arguments").args::<DescribeArgs>())
+        .operation(Operation::new("metrics", "tells what the layers have counted").args::<MetricsArgs>())
         .operation(Operation::new("ping", "answers, and that is all"))
 }
 
@@ -98,10 +99,59 @@ struct DescribeArgs {
     name: String,
 }
 
-#[derive(Debug)]
+/// The arguments of `plugd.metrics`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct MetricsArgs {
+    /// How they are told.
+    format: MetricsFormat,
+}
+
+impl Default for MetricsArgs {
+    fn default() -> MetricsArgs {
+        MetricsArgs { format: MetricsFormat::Json }
+    }
+}
+
+/// How counts are told.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+enum MetricsFormat {
+    /// One JSON object.
+    Json,
+    /// The text exposition format of Prometheus.
+    Prometheus,
+}
+
 struct Introspection {
     list: String,
     catalogue: Catalogue,
+    layers: Vec<Arc<dyn Layer>>,
+}
+
+impl Introspection {
+    fn metrics(&self, format: &MetricsFormat) -> String {
+        let mut metrics = Metrics::default();
+        for layer in &self.layers {
+            layer.measure(&mut metrics);
+        }
+        match format {
+            MetricsFormat::Json => metrics.to_json().to_string(),
+            MetricsFormat::Prometheus => metrics.to_prometheus(),
+        }
+    }
+}
+
+/// Each layer once, though it stands around several plugins.
+fn unique(layers: Vec<Arc<dyn Layer>>) -> Vec<Arc<dyn Layer>> {
+    let mut found: Vec<Arc<dyn Layer>> = Vec::new();
+    for layer in layers {
+        if !found.iter().any(|known| Arc::ptr_eq(known, &layer)) {
+            found.push(layer);
+        }
+    }
+    found
 }
 
 #[async_trait]
@@ -112,6 +162,10 @@ impl Handler for Introspection {
             "describe" => {
                 let args: DescribeArgs = call.args()?;
                 call.send(self.catalogue.describe(&args.name)?.to_string()).await
+            }
+            "metrics" => {
+                let args: MetricsArgs = call.args()?;
+                call.send(self.metrics(&args.format)).await
             }
             _ => Ok(()),
         }

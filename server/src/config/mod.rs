@@ -5,18 +5,20 @@ mod error;
 mod schema;
 mod section;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use plugd_core::{
-    Blueprint, Descriptor, NAME_LEN_MAX, Operation, Reading, Registry, did_you_mean, is_legal_name, read_settings,
+    Blueprint, Descriptor, LayerBlueprint, LayerDescriptor, LayerSettings, NAME_LEN_MAX, Operation, Reading, Registry,
+    did_you_mean, is_legal_name, read_settings,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::document::{Document, position};
 use self::section::{PluginSection, ServerSection};
 use crate::address::ListenAddress;
 use crate::handlers::SHIPPED;
+use crate::layers::LimitsSettings;
 
 pub(crate) use self::schema::schema;
 
@@ -32,7 +34,7 @@ const TEXT_LEN_MAX: u64 = 1 << 20;
 /// What a server serves when there is no file at all: nothing that touches the machine.
 const BUILT_IN: &str = "[plugins.echo]\n\n[plugins.upper]\n";
 
-const SECTIONS: [&str; 2] = ["plugins", "server"];
+const SECTIONS: [&str; 3] = ["layers", "plugins", "server"];
 
 /// Where a configuration comes from.
 #[derive(Debug, Clone)]
@@ -98,9 +100,12 @@ pub struct PluginConfig {
     pub handler: String,
     /// Whether it can be called.
     pub enabled: bool,
-    /// How long a call may take; `None` means as long as the caller wants.
-    pub deadline_max: Option<Duration>,
+    /// What stands around it, the outermost first; its own limits are within.
+    pub layers: Vec<String>,
+    pub(crate) limits: LimitsSettings,
     pub(crate) blueprint: Blueprint,
+    /// Its section as it was written, and the layers around it: what it is built from.
+    pub(crate) source: Value,
 }
 
 impl PluginConfig {
@@ -118,6 +123,10 @@ pub struct Config {
     pub server: ServerSettings,
     /// Every plugin, enabled or not, sorted by name.
     pub plugins: Vec<PluginConfig>,
+    /// The layers that stand around some plugin.
+    pub(crate) layers: BTreeMap<String, LayerBlueprint>,
+    /// What is read at the start alone: the section `server`, and `layers`.
+    pub(crate) fixed: [Value; 2],
     pub(crate) base_dir: PathBuf,
 }
 
@@ -134,10 +143,13 @@ impl Config {
         let mut reader = Reader { document, registry, errors: Vec::new() };
         reader.refuse_unknown_sections();
         let server = reader.server(listen);
-        let plugins = reader.plugins(server.as_ref());
+        let everywhere = reader.layers_everywhere();
+        let plugins = reader.plugins(server.as_ref(), &everywhere);
+        let layers = reader.layers(plugins.iter().flat_map(|plugin| &plugin.layers));
+        let fixed = ["server", "layers"].map(|key| reader.document.section(key).cloned().unwrap_or_default());
         match server {
             Some(server) if reader.errors.is_empty() => {
-                Ok(Config { server, plugins, base_dir: origin.base_dir.clone() })
+                Ok(Config { server, plugins, layers, fixed, base_dir: origin.base_dir.clone() })
             }
             _ => Err(ConfigErrors::new(reader.errors)),
         }
@@ -177,7 +189,68 @@ impl Reader<'_> {
         settings.map(|settings| if listen.is_empty() { settings } else { ServerSettings { listen, ..settings } })
     }
 
-    fn plugins(&mut self, server: Option<&ServerSettings>) -> Vec<PluginConfig> {
+    /// The layers around every plugin. What is wrong with the section itself is told elsewhere.
+    fn layers_everywhere(&mut self) -> Vec<String> {
+        let value = self.document.section("server").cloned().unwrap_or_else(|| Value::Object(Default::default()));
+        let names = read_settings::<ServerSection>(value).settings.unwrap_or_default().layers;
+        self.check_layers(&["server"], &names, &[]);
+        names
+    }
+
+    /// Checks the layers that a section names, beside those that stand around it already.
+    fn check_layers(&mut self, section: &[&str], names: &[String], outer: &[String]) {
+        for (index, name) in names.iter().enumerate() {
+            let is_repeated = names[..index].contains(name) || outer.contains(name);
+            let message = match self.registry.layer(name) {
+                Some(_) if !is_repeated => continue,
+                Some(_) => format!("layer {name:?} stands around it already"),
+                None => self.unknown_layer(name),
+            };
+            let index = index.to_string();
+            let path = [section, &["layers", &index]].concat();
+            self.errors.push(self.document.error(&path, format!("{}: {message}", path.join("."))));
+        }
+    }
+
+    fn unknown_layer(&self, name: &str) -> String {
+        let linked: Vec<&str> = self.registry.layers().map(LayerDescriptor::name).collect();
+        let hint = did_you_mean(name, linked.iter().copied());
+        format!("unknown layer {name:?}{hint}; linked: {}", linked.join(", "))
+    }
+
+    /// Checks every section `[layers.NAME]`, and prepares the layers that are `used`, with a section or without.
+    fn layers<'n>(&mut self, used: impl Iterator<Item = &'n String>) -> BTreeMap<String, LayerBlueprint> {
+        let sections = match self.document.section("layers") {
+            None => Default::default(),
+            Some(Value::Object(sections)) => sections.clone(),
+            Some(_) => {
+                self.errors.push(self.document.error(&["layers"], "layers is no table; write [layers.NAME]"));
+                return BTreeMap::new();
+            }
+        };
+        let used: BTreeSet<&str> = used.map(String::as_str).collect();
+        let names: BTreeSet<&str> = sections.keys().map(String::as_str).chain(used.iter().copied()).collect();
+        let mut layers = BTreeMap::new();
+        for name in names {
+            let Some(descriptor) = self.registry.layer(name) else {
+                // One that is used has been reported where it is named.
+                if sections.contains_key(name) {
+                    let message = format!("layers.{name}: {}", self.unknown_layer(name));
+                    self.errors.push(self.document.error(&["layers", name], message));
+                }
+                continue;
+            };
+            let settings = sections.get(name).cloned().unwrap_or_else(|| Value::Object(Default::default()));
+            match descriptor.prepare(settings) {
+                Ok(blueprint) if used.contains(name) => drop(layers.insert(name.to_owned(), blueprint)),
+                Ok(_) => {}
+                Err(errors) => self.errors.extend(self.document.setting_errors(&["layers", name], errors)),
+            }
+        }
+        layers
+    }
+
+    fn plugins(&mut self, server: Option<&ServerSettings>, everywhere: &[String]) -> Vec<PluginConfig> {
         let sections = match self.document.section("plugins") {
             Some(Value::Object(sections)) if !sections.is_empty() => sections.clone(),
             Some(Value::Object(_)) | None => {
@@ -190,18 +263,26 @@ impl Reader<'_> {
                 return Vec::new();
             }
         };
-        sections.into_iter().filter_map(|(name, value)| self.plugin(name, value, server)).collect()
+        sections.into_iter().filter_map(|(name, value)| self.plugin(name, value, server, everywhere)).collect()
     }
 
-    fn plugin(&mut self, name: String, value: Value, server: Option<&ServerSettings>) -> Option<PluginConfig> {
+    fn plugin(
+        &mut self,
+        name: String,
+        value: Value,
+        server: Option<&ServerSettings>,
+        everywhere: &[String],
+    ) -> Option<PluginConfig> {
         let path = ["plugins", &name];
         self.check_name(&name);
+        let source = json!([value, everywhere]);
         let Reading { settings, errors } = read_settings::<PluginSection>(value);
         self.errors.extend(self.document.setting_errors(&path, errors));
         let section = settings?;
         let limits_path = ["plugins", &name, "limits"];
         let limits_errors = section.limits.check().err().unwrap_or_default();
         self.errors.extend(self.document.setting_errors(&limits_path, limits_errors));
+        self.check_layers(&path, &section.layers, everywhere);
         let handler = section.handler.clone().unwrap_or_else(|| name.clone());
         let blueprint = self.prepare(&name, &handler, &section);
         // Settings that cannot be say nothing of what the plugin would offer; then the handler's own word counts.
@@ -209,8 +290,9 @@ impl Reader<'_> {
         let operations = blueprint.as_ref().map(Blueprint::operations).or(described).unwrap_or_default();
         self.check_exposure(&name, operations, &section, server);
         let blueprint = blueprint?;
-        let PluginSection { enabled, limits, .. } = section;
-        Some(PluginConfig { name, handler, enabled, deadline_max: limits.deadline, blueprint })
+        let PluginSection { enabled, limits, layers, .. } = section;
+        let layers = [everywhere, &layers].concat();
+        Some(PluginConfig { name, handler, enabled, layers, limits, blueprint, source })
     }
 
     fn check_name(&mut self, name: &str) {
