@@ -3,30 +3,32 @@
 //!     tests/bench/run [--only TEXT] [--seconds N]
 
 mod facts;
+mod frames;
 mod load;
 mod moving;
 mod peers;
 mod report;
 mod rows;
+mod running;
 mod still;
 mod syscalls;
+mod timed;
 mod transfer;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use report::Report;
 use rows::Peers;
 
-fn main() {
+fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    match args.first().map(String::as_str) {
-        Some("serve-raw") => return peers::raw::serve(),
-        Some("serve-sendfile") => return peers::sendfile::serve(args[1].as_ref()),
-        Some("serve-sink") => return moving::serve_sink(),
-        Some("serve-grpc") => return peers::grpc::serve(),
-        _ => {}
+    if let [role, args @ ..] = &args[..]
+        && let Some(exit) = play(role, args)
+    {
+        return exit;
     }
     let option = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1));
     let programs: PathBuf = option("--programs").expect("--programs DIR, which holds plugd and plug").into();
@@ -48,6 +50,7 @@ fn main() {
         still::measure(&plugd, &plug, dir.path())
     });
     let moved = moving::measure(&plugd, &plug, dir.path(), &only);
+    let ran = running::measure(&plugd, &plug, dir.path(), &only, Duration::from_secs_f64(seconds));
     let mut facts = facts::facts(&plugd);
     let mut syscalls = BTreeMap::new();
     if only.is_empty() || only == "syscalls" {
@@ -57,10 +60,25 @@ fn main() {
             Err(why) => facts.push(("system calls", format!("not counted: {why}"))),
         }
     }
-    let report = Report { facts, rounds: rows::ROUNDS, rows: results, moved, still, syscalls };
+    let report = Report { facts, rounds: rows::ROUNDS, rows: results, moved, ran, still, syscalls };
     // A part of the rows must not replace the figures of a whole run.
     if only.is_empty() {
         report.write(&out).expect("a writable directory");
     }
     print!("{}", report.table());
+    ExitCode::SUCCESS
+}
+
+/// Is one of the peers until it ends or is killed; `None` when none has this name.
+fn play(role: &str, args: &[String]) -> Option<ExitCode> {
+    match role {
+        "exec-bare" => return Some(running::client_main(args)),
+        "serve-raw" => peers::raw::serve(),
+        "serve-sendfile" => peers::sendfile::serve(args[0].as_ref()),
+        "serve-sink" => moving::serve_sink(),
+        "serve-grpc" => peers::grpc::serve(),
+        "serve-exec" => peers::exec::serve(),
+        _ => return None,
+    }
+    Some(ExitCode::SUCCESS)
 }

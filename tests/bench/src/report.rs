@@ -6,9 +6,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::moving::Moved;
-use crate::rows::{P99_OF_RAW, Result, median};
+use crate::rows::{P99_OF_RAW, Reach, Result, median};
 use crate::still::Still;
+use crate::timed::Timed;
 
 /// A whole run.
 #[derive(Debug, Serialize)]
@@ -20,7 +20,9 @@ pub struct Report {
     /// The rows.
     pub rows: Vec<Result>,
     /// Files moved by whole programs.
-    pub moved: Vec<Moved>,
+    pub moved: Vec<Timed>,
+    /// Commands run elsewhere.
+    pub ran: Vec<Timed>,
     /// What a still server costs.
     pub still: Option<Still>,
     /// System calls for a message, by server; empty where they were not counted.
@@ -47,9 +49,8 @@ impl Report {
             text.push('\n');
         }
         text += "\nIn brackets: what is to be reached, of rates at least, of all else at most.\n";
-        if !self.moved.is_empty() {
-            text += &moved_table(&self.moved);
-        }
+        text += &timed_table(["files", "seconds"], 1.0, &self.moved, &MOVERS);
+        text += &timed_table(["commands", "ms"], 1e3, &self.ran, &RUNNERS);
         if let Some(still) = &self.still {
             text += &still_table(still);
         }
@@ -59,39 +60,56 @@ impl Report {
         text
     }
 
-    /// A bar for each row: plugd's rate through the raw limit's, beside what is to be reached.
+    /// A bar for each row: plugd's speed through that of the first of [`LIMITS`] that it is to be held against, as a part of
+    /// what is to be reached, so that one line says it for all of them.
     pub fn chart(&self) -> String {
-        const ROW: usize = 28;
-        const LEFT: usize = 230;
-        const UNIT: f64 = 240.0;
-        let height = ROW * self.rows.len() + 50;
+        const ROW: usize = 22;
+        const LEFT: usize = 270;
+        const UNIT: f64 = 260.0;
+        // What goes beyond is cut off; its number still says how far.
+        const MOST: f64 = 1.25;
+        let bars = self.bars();
+        let bottom = 52 + ROW * bars.len();
+        let line = LEFT as f64 + UNIT;
         let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"720\" height=\"{height}\" font-family=\"sans-serif\" \
-             font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-             <text x=\"10\" y=\"20\">plugd through the raw limit of the same run, median of {} rounds; line: to be reached</text>\n",
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"760\" height=\"{}\" font-family=\"sans-serif\" \
+             font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+             <text x=\"10\" y=\"18\">plugd's speed through another's in the same run, median of {} rounds; \
+             in brackets, and at the line: to be reached</text>\n\
+             <line x1=\"{line}\" x2=\"{line}\" y1=\"30\" y2=\"{bottom}\" stroke=\"black\"/>\n",
+            bottom + 10,
             self.rounds
         );
-        for (index, row) in self.rows.iter().enumerate() {
-            let y = 36 + index * ROW;
-            let ratio = row.ratio("raw", |figures| &figures.requests_per_second).unwrap_or_default();
-            let reach = row.reach.get("raw").copied().unwrap_or_default();
-            let colour = if ratio >= reach { "#3a7d44" } else { "#b5651d" };
-            let reach = LEFT as f64 + reach * UNIT;
+        for (index, bar) in bars.iter().enumerate() {
+            let part = bar.ratio / bar.reach.unwrap_or(1.0);
+            let colour = match bar.reach {
+                None => "#8a8a8a",
+                Some(_) if part >= 1.0 => "#3a7d44",
+                Some(_) => "#b5651d",
+            };
+            let (y, width) = (36 + index * ROW, part.min(MOST) * UNIT);
             let _ = writeln!(
                 svg,
                 "<text x=\"10\" y=\"{text_y}\">{name}</text>\
-                 <rect x=\"{LEFT}\" y=\"{y}\" width=\"{width:.0}\" height=\"18\" fill=\"{colour}\"/>\
-                 <line x1=\"{reach:.0}\" x2=\"{reach:.0}\" y1=\"{top}\" y2=\"{bottom}\" stroke=\"black\"/>\
-                 <text x=\"{label:.0}\" y=\"{text_y}\">{ratio:.2}</text>",
-                text_y = y + 14,
-                name = row.name,
-                width = ratio.min(1.8) * UNIT,
-                top = y - 3,
-                bottom = y + 21,
-                label = LEFT as f64 + ratio.min(1.8) * UNIT + 6.0,
+                 <rect x=\"{LEFT}\" y=\"{y}\" width=\"{width:.0}\" height=\"14\" fill=\"{colour}\"/>\
+                 <text x=\"{label:.0}\" y=\"{text_y}\">{ratio} of {limit}</text>",
+                text_y = y + 12,
+                name = bar.name,
+                label = LEFT as f64 + part.clamp(1.0, MOST) * UNIT + 6.0,
+                ratio = shown(Some(bar.ratio), bar.reach.as_ref()),
+                limit = bar.limit,
             );
         }
         svg + "</svg>\n"
+    }
+
+    /// A bar for each row that has somebody of [`LIMITS`].
+    fn bars(&self) -> Vec<Bar> {
+        let rows = self.rows.iter().filter_map(|row| {
+            Bar::new(row.name, &row.reach, |limit| row.ratio(limit, |figures| &figures.requests_per_second))
+        });
+        let timed = self.moved.iter().chain(&self.ran);
+        rows.chain(timed.filter_map(|row| Bar::new(row.name, &row.reach, |limit| row.ratio(limit)))).collect()
     }
 
     /// Writes `report.json` and `report.svg` into `dir`.
@@ -101,16 +119,44 @@ impl Report {
     }
 }
 
+/// Who is nearest to what can be done at all, the nearest first.
+const LIMITS: [&str; 5] = ["raw", "bare", "md5sum", "cp", "ssh, kept"];
+
+/// A row of the chart.
+struct Bar {
+    name: &'static str,
+    limit: &'static str,
+    ratio: f64,
+    reach: Option<f64>,
+}
+
+impl Bar {
+    /// Against the nearest limit with something to be reached, or against the nearest of all.
+    fn new(name: &'static str, reach: &Reach, ratio: impl Fn(&str) -> Option<f64>) -> Option<Bar> {
+        let of =
+            |limit: &&'static str| Some(Bar { name, limit, ratio: ratio(limit)?, reach: reach.get(limit).copied() });
+        let held = LIMITS.iter().filter(|limit| reach.contains_key(*limit)).find_map(of);
+        held.or_else(|| LIMITS.iter().find_map(of))
+    }
+}
+
 /// Who moves files besides plug, in the order of the columns.
 const MOVERS: [&str; 7] = ["bare", "md5sum", "nginx + curl", "rsync", "sftp", "cp", "tar + ssh"];
 
-fn moved_table(moved: &[Moved]) -> String {
-    let mut text = format!("\n| files | seconds | of {} |\n|---|---:|", MOVERS.join(" | of "));
-    text += &"---:|".repeat(MOVERS.len());
+/// Who runs commands besides plug, in the order of the columns.
+const RUNNERS: [&str; 4] = ["bare", "ssh", "ssh, aes128-gcm", "ssh, kept"];
+
+/// A table whose columns are named by what was done and by the unit, of which a second has so many; nothing without rows.
+fn timed_table([work, unit]: [&str; 2], units: f64, timed: &[Timed], others: &[&str]) -> String {
+    if timed.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\n| {work} | {unit} | of {} |\n|---|---:|", others.join(" | of "));
+    text += &"---:|".repeat(others.len());
     text.push('\n');
-    for row in moved {
-        let _ = write!(text, "| {} | {:.2} |", row.name, median(row.seconds["plug"].clone()));
-        for other in MOVERS {
+    for row in timed {
+        let _ = write!(text, "| {} | {:.2} |", row.name, units * median(row.seconds["plug"].clone()));
+        for other in others {
             let _ = write!(text, " {} |", shown(row.ratio(other), row.reach.get(other)));
         }
         text.push('\n');

@@ -9,16 +9,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use plugd_core::wire::{End, FRAME_HEADER_LEN, FrameHeader, FrameLimits, Kind};
-
 use crate::load::{Measured, histogram};
-use crate::peers;
+use crate::{frames, peers};
 
 /// The length of the file, in bytes: long enough that opening it costs nothing beside it.
 pub const FILE_LEN: usize = 64 << 20;
-
-/// How much is received at once, in bytes.
-const READ_LEN: usize = 256 << 10;
 
 /// How a file is asked for, and how it comes.
 #[derive(Debug, Clone)]
@@ -57,7 +52,7 @@ pub fn run(address: SocketAddr, transfer: &Transfer, duration: Duration) -> Meas
         stream.write_all(&hello).expect("an open connection");
         stream.read_exact(&mut hello).expect("a hello");
     }
-    let mut buf = vec![0; READ_LEN];
+    let mut buf = vec![0; frames::READ_LEN];
     let content = std::fs::read(&transfer.content).expect("the file");
     let mut received = 0;
     transfer.once(&mut stream, &mut buf, &mut |bytes| {
@@ -97,7 +92,8 @@ impl Transfer {
                 let args = format!("{{\"path\":\"content\",\"algorithm\":\"{algorithm}\"}}");
                 let request = peers::plugd_call("files.get", &args);
                 stream.write_all(&request).expect("an open connection");
-                receive_frames(stream, buf, &mut counted);
+                let end = frames::receive(stream, buf, &mut |_, bytes| counted(bytes));
+                assert!(end.status.is_ok(), "the call failed: {}", end.status);
             }
         }
         assert_eq!(received, FILE_LEN, "a file of another length");
@@ -111,39 +107,5 @@ fn receive(stream: &mut TcpStream, buf: &mut [u8], len: usize, sink: &mut dyn Fn
         assert!(read > 0, "the peer closed");
         sink(&buf[..read]);
         left -= read;
-    }
-}
-
-/// Hands on the payload of DATA frames until the call has ended with success.
-fn receive_frames(stream: &mut TcpStream, buf: &mut [u8], sink: &mut dyn FnMut(&[u8])) {
-    let limits = FrameLimits::default();
-    let (mut filled, mut in_data, mut left) = (0, false, 0);
-    loop {
-        let read = stream.read(&mut buf[filled..]).expect("an open connection");
-        assert!(read > 0, "the peer closed");
-        filled += read;
-        let mut rest = &buf[..filled];
-        loop {
-            let (payload, after) = rest.split_at(left.min(rest.len()));
-            if in_data && !payload.is_empty() {
-                sink(payload);
-            }
-            (left, rest) = (left - payload.len(), after);
-            let Some((header, after)) = rest.split_first_chunk::<FRAME_HEADER_LEN>() else {
-                break;
-            };
-            let header = FrameHeader::decode(*header, limits).expect("a frame");
-            let payload_len = header.payload_len as usize;
-            if header.kind == Kind::End {
-                let Some(payload) = after.get(..payload_len) else { break };
-                let end = End::decode(payload).expect("an end");
-                assert!(end.status.is_ok(), "the call failed: {}", end.status);
-                return;
-            }
-            (in_data, left, rest) = (header.kind == Kind::Data, payload_len, after);
-        }
-        let rest_len = rest.len();
-        buf.copy_within(filled - rest_len..filled, 0);
-        filled = rest_len;
     }
 }

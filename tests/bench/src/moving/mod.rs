@@ -3,7 +3,6 @@
 mod bare;
 mod programs;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -11,9 +10,9 @@ use std::time::Instant;
 use bare::Sink;
 pub use bare::serve as serve_sink;
 use programs::{Programs, SMALL_DIR};
-use serde::Serialize;
 
-use crate::rows::{ROUNDS, Reach, median};
+use crate::rows::{ROUNDS, Reach};
+use crate::timed::Timed;
 
 /// The length of the one large file, in bytes.
 pub const LARGE_LEN: u64 = 1 << 30;
@@ -47,27 +46,8 @@ enum Act {
     Send { sink: std::net::SocketAddr, durable: bool },
 }
 
-/// How long a work took.
-#[derive(Debug, Serialize)]
-pub struct Moved {
-    /// The work's name.
-    pub name: &'static str,
-    /// The least speeds of plug, in those of others.
-    pub reach: Reach,
-    /// Seconds of each round, by who did it.
-    pub seconds: BTreeMap<&'static str, Vec<f64>>,
-}
-
-impl Moved {
-    /// The median over the rounds of plug's speed through another's, each of the same round.
-    pub fn ratio(&self, other: &str) -> Option<f64> {
-        let (ours, others) = (&self.seconds["plug"], self.seconds.get(other)?);
-        Some(median(ours.iter().zip(others).map(|(ours, others)| others / ours).collect()))
-    }
-}
-
 /// Measures each kind of work whose name contains `only`.
-pub fn measure(plugd: &Path, plug: &Path, dir: &Path, only: &str) -> Vec<Moved> {
+pub fn measure(plugd: &Path, plug: &Path, dir: &Path, only: &str) -> Vec<Timed> {
     if !NAMES.iter().any(|name| name.contains(only)) {
         return Vec::new();
     }
@@ -179,15 +159,14 @@ impl Task {
         self
     }
 
-    fn measure(&mut self, programs: &Programs) -> Moved {
-        let mut moved = Moved { name: self.name, reach: self.reach.clone(), seconds: BTreeMap::new() };
+    fn measure(&mut self, programs: &Programs) -> Timed {
+        let mut timed = Timed::new(self.name, self.reach.clone());
         for round in 0..ROUNDS {
             for mover in &mut self.movers {
-                let seconds = mover.measure(programs, round == 0);
-                moved.seconds.entry(mover.name).or_default().push(seconds);
+                timed.add(mover.name, mover.measure(programs, round == 0));
             }
         }
-        moved
+        timed
     }
 }
 

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::SystemTime;
 
 use super::{LARGE_LEN, SMALL, SMALL_IN_DIRECTORY, Task};
+use crate::peers::sshd::{AES, Sshd};
 use crate::peers::{Peer, free_port, is_installed, nginx};
 
 /// The directory of the small files.
@@ -25,7 +26,7 @@ pub struct Programs {
     pub sink: Peer,
     nginx: Option<Peer>,
     rsync: Option<Peer>,
-    sshd: Option<Peer>,
+    sshd: Option<Sshd>,
 }
 
 impl Programs {
@@ -43,7 +44,7 @@ impl Programs {
             sink: Peer::start(Peer::own_command(&["serve-sink"])),
             nginx: nginx::start_files(dir, &served),
             rsync: start_rsync(dir, &served),
-            sshd: start_sshd(dir),
+            sshd: Sshd::start(&dir.join("ssh")),
             dir: dir.to_owned(),
         }
     }
@@ -150,14 +151,8 @@ impl Programs {
         Some(vec![command])
     }
 
-    /// `ssh` or `sftp`, with the faster of the usual ciphers.
     fn ssh(&self, program: &str) -> Option<Command> {
-        let sshd = self.sshd.as_ref()?;
-        let mut command = Command::new(program);
-        command.args(["-q", "-F", "none", "-c", "aes128-gcm@openssh.com", "-o", "StrictHostKeyChecking=no"]);
-        command.args(["-o", "UserKnownHostsFile=/dev/null", "-o", &format!("Port={}", sshd.address.port()), "-i"]);
-        command.arg(self.dir.join("key"));
-        Some(command)
+        Some(self.sshd.as_ref()?.command(program, Some(AES)))
     }
 
     pub fn sftp_get(&self) -> Option<Vec<Command>> {
@@ -297,28 +292,5 @@ fn start_rsync(dir: &Path, served: &Path) -> Option<Peer> {
     fs::write(&config, text).expect("a file");
     let mut command = Command::new("rsync");
     command.args(["--daemon", "--no-detach", "--address=127.0.0.1", &format!("--port={port}"), "--config"]).arg(config);
-    Peer::start_listening(command, SocketAddr::from(([127, 0, 0, 1], port)))
-}
-
-/// An sshd of its own, with keys of its own. It insists on a directory that its service makes otherwise.
-fn start_sshd(dir: &Path) -> Option<Peer> {
-    let program = ["/usr/sbin/sshd", "/usr/bin/sshd"].into_iter().find(|path| Path::new(path).exists())?;
-    for name in ["host_key", "key"] {
-        let made =
-            Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(dir.join(name)).status();
-        made.ok().filter(std::process::ExitStatus::success)?;
-    }
-    let _ = fs::create_dir_all("/run/sshd");
-    let port = free_port();
-    let config = dir.join("sshd_config");
-    let text = format!(
-        "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nPidFile none\nAuthorizedKeysFile {}\nStrictModes no\n\
-         UsePAM no\nPermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n",
-        dir.join("host_key").display(),
-        dir.join("key.pub").display()
-    );
-    fs::write(&config, text).expect("a file");
-    let mut command = Command::new(program);
-    command.args(["-D", "-q", "-f"]).arg(config);
     Peer::start_listening(command, SocketAddr::from(([127, 0, 0, 1], port)))
 }

@@ -1,9 +1,11 @@
 //! The peers: plugd, the raw limits, and what users would pick instead.
 
+pub mod exec;
 pub mod grpc;
 pub mod nginx;
 pub mod raw;
 pub mod sendfile;
+pub mod sshd;
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -24,6 +26,8 @@ pub struct Peer {
     /// Where it listens.
     pub address: SocketAddr,
     child: Child,
+    /// Whether the child is not the server itself but has started it.
+    is_traced: bool,
 }
 
 impl Peer {
@@ -45,14 +49,16 @@ impl Peer {
         BufReader::new(child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("a line of text");
         let address = line.trim_end().rsplit(['/', ' ']).next().unwrap_or_default().parse();
         // In a peer from here on, so that it is ended in any case.
-        let peer = Peer { address: address.unwrap_or(SocketAddr::from(([0; 4], 0))), child };
+        let peer =
+            Peer { address: address.unwrap_or(SocketAddr::from(([0; 4], 0))), child, is_traced: program == "strace" };
         match peer.address.port() {
             0 => Err(format!("{program} says {line:?} instead of its address")),
             _ => Ok(peer),
         }
     }
 
-    /// The command of this program as a server: `serve-raw`, `serve-grpc` or `serve-sendfile FILE`.
+    /// The command of this program as a server, `serve-raw`, `serve-exec`, `serve-grpc` or `serve-sendfile FILE`; or as a
+    /// client: `exec-bare ADDRESS CMD ARG...`.
     pub fn own_command<A: AsRef<OsStr>>(args: &[A]) -> Command {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.args(args);
@@ -93,7 +99,7 @@ impl Peer {
     /// When nothing listens there after five seconds.
     pub fn start_listening(mut command: Command, address: SocketAddr) -> Option<Peer> {
         let child = command.stdout(Stdio::null()).stdin(Stdio::null()).spawn().ok()?;
-        let peer = Peer { address, child };
+        let peer = Peer { address, child, is_traced: false };
         for _ in 0..100 {
             if TcpStream::connect(address).is_ok() {
                 return Some(peer);
@@ -106,6 +112,9 @@ impl Peer {
     /// The server: what the child has started, as strace does and ends with it, or the child itself.
     fn pid(&self) -> Pid {
         let id = self.child.id();
+        if !self.is_traced {
+            return Pid::from_raw(id as i32);
+        }
         let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
         let started = children.split(' ').next().and_then(|pid| pid.parse().ok());
         Pid::from_raw(started.unwrap_or(id as i32))
