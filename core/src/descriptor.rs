@@ -125,6 +125,11 @@ impl Operation {
         &self.summary
     }
 
+    /// The JSON Schema of the arguments.
+    pub fn args_schema_value(&self) -> &Value {
+        self.args.as_value()
+    }
+
     /// Whether the operation changes or runs something.
     pub fn effects(&self) -> bool {
         self.effects

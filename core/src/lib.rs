@@ -38,6 +38,8 @@ mod registry;
 mod schema;
 mod settings;
 mod status;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod transport;
 pub mod wire;
 

@@ -30,6 +30,17 @@ fn a_real_command_hands_its_code_through(#[case] script: &str, #[case] code: i32
 }
 
 #[test]
+fn an_option_that_nobody_knows_is_not_taken_for_the_command() {
+    let server = Plugd::start(EVERYTHING);
+    let unknown = server.run(["exec", "--deadlin", "3", "--", "true"]);
+    assert_eq!(unknown.code, Some(2), "{unknown:?}");
+    assert!(unknown.stderr.contains("unexpected argument '--deadlin'"), "{unknown:?}");
+    let options_of_the_command = server.run(["exec", "printf", "%s", "-s", "--json", "--", "-x"]);
+    assert_eq!(options_of_the_command.code, Some(0), "{options_of_the_command:?}");
+    assert_eq!(options_of_the_command.stdout, b"-s--json---x");
+}
+
+#[test]
 fn deadline_and_lost_connection_are_told_from_each_other_and_from_every_command() {
     let mut server = Plugd::start(EVERYTHING);
     let late = server.run(["--timeout", "200ms", "exec", "--", "sleep", "1000"]);

@@ -1,8 +1,9 @@
 //! Writes to stdout and stderr without ever panicking or blocking the program's end.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
@@ -10,10 +11,35 @@ use tokio::io::AsyncWriteExt;
 use super::exit;
 use super::failure::Failure;
 
-/// A standard stream, written as it comes and on another thread, so that a full pipe keeps no signal from us.
+/// A standard stream, written as it comes.
 #[derive(Debug)]
 pub(crate) struct Output {
-    file: io::Result<tokio::fs::File>,
+    file: io::Result<Target>,
+}
+
+/// How a stream is written.
+#[derive(Debug)]
+enum Target {
+    /// At once: a file and /dev/null keep nobody waiting for a reader, and are not worth two changes of threads each time.
+    Direct(File),
+    /// On another thread, so that a full pipe keeps no signal from us.
+    Threaded(tokio::fs::File),
+}
+
+impl Target {
+    fn new(file: File) -> Target {
+        match never_waits(&file) {
+            true => Target::Direct(file),
+            false => Target::Threaded(tokio::fs::File::from_std(file)),
+        }
+    }
+}
+
+fn never_waits(file: &File) -> bool {
+    let is_null = |found: &fs::Metadata| {
+        found.file_type().is_char_device() && fs::metadata("/dev/null").is_ok_and(|null| null.rdev() == found.rdev())
+    };
+    file.metadata().is_ok_and(|found| found.is_file() || is_null(&found))
 }
 
 impl Output {
@@ -28,21 +54,28 @@ impl Output {
     /// A descriptor of our own: the one of the standard library looks for line ends in the payload.
     fn of(stream: &impl AsFd) -> Output {
         let owned = stream.as_fd().try_clone_to_owned();
-        Output { file: owned.map(|owned| tokio::fs::File::from_std(File::from(owned))) }
+        Output { file: owned.map(|owned| Target::new(File::from(owned))) }
     }
 
-    fn file(&mut self) -> Result<&mut tokio::fs::File, Failure> {
+    fn file(&mut self) -> Result<&mut Target, Failure> {
         self.file.as_mut().map_err(|error| broken(io::Error::from(error.kind())))
     }
 
     /// Begins to write `bytes`; an error may show only in the next call.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.file()?.write_all(bytes).await.map_err(broken)
+        match self.file()? {
+            Target::Direct(file) => file.write_all(bytes),
+            Target::Threaded(file) => file.write_all(bytes).await,
+        }
+        .map_err(broken)
     }
 
     /// Waits until everything is written.
     pub(crate) async fn flush(&mut self) -> Result<(), Failure> {
-        self.file()?.flush().await.map_err(broken)
+        match self.file()? {
+            Target::Direct(_) => Ok(()),
+            Target::Threaded(file) => file.flush().await.map_err(broken),
+        }
     }
 
     /// Writes `bytes` and waits until that is done.

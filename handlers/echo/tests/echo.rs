@@ -1,9 +1,14 @@
 //! The handler over a connection in memory.
 
-mod memory;
-
 use plugd_core::Data;
+use plugd_core::testing::conformance::Subject;
+use plugd_core::testing::{Answer, Plugin};
 use plugd_echo as _;
+use serde_json::json;
+
+async fn call(input: &[Data]) -> Answer {
+    Plugin::linked("echo", json!({})).call("echo").start().await.run(input).await
+}
 
 #[tokio::test]
 async fn every_frame_comes_back_on_its_channel_with_its_boundaries() {
@@ -13,14 +18,18 @@ async fn every_frame_comes_back_on_its_channel_with_its_boundaries() {
         Data::main(""),
         Data { channel: 7, ..Data::main(vec![0xff; 70_000]) },
     ];
-    let answer = memory::call("echo", &sent).await;
+    let answer = call(&sent).await;
     assert_eq!(answer.data, sent);
     assert!(answer.status.is_ok(), "{}", answer.status);
 }
 
 #[tokio::test]
 async fn no_input_gives_no_output() {
-    let answer = memory::call("echo", &[]).await;
+    let answer = call(&[]).await;
     assert_eq!(answer.data, []);
     assert!(answer.status.is_ok(), "{}", answer.status);
+}
+
+plugd_core::conformance! {
+    conforms: Subject::linked("echo", json!({})).sample("echo", json!({}), [Data::main("hello"), Data::main("")])
 }

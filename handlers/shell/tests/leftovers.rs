@@ -1,18 +1,15 @@
 //! What is left of a thousand commands: nothing. A process of its own, since it counts everything that the process has.
 
-#[path = "../../echo/tests/memory/mod.rs"]
-mod memory;
-
 use std::fs;
 use std::path::Path;
 
-use memory::Session;
+use plugd_core::testing::Plugin;
 use plugd_shell as _;
 use serde_json::json;
 
 #[tokio::test]
 async fn a_thousand_runs_leave_nothing_behind() {
-    let handler = memory::build("shell", json!({ "allow_any_command": true }), Path::new(""));
+    let handler = Plugin::linked_in("shell", json!({ "allow_any_command": true }), Path::new(""));
     let descriptors = || fs::read_dir("/proc/self/fd").expect("this process").count();
     let memory_kib = || {
         let status = fs::read_to_string("/proc/self/status").expect("this process");
@@ -26,7 +23,7 @@ async fn a_thousand_runs_leave_nothing_behind() {
                 // Every tenth leaves an orphan that ends by itself, and one that does not.
                 let text = if number % 10 == 0 { "(exit 0 &); (sleep 1000 >/dev/null 2>&1 &)" } else { "exit 0" };
                 let args = json!({ "argv": ["sh", "-c", text] });
-                let answer = Session::open(handler.clone(), "exec", args).await.call(&[]).await;
+                let answer = handler.call("exec").args(args).start().await.run(&[]).await;
                 assert!(answer.status.is_ok(), "{}", answer.status);
             }
         }

@@ -195,3 +195,39 @@ fn shown(ratio: Option<f64>, reach: Option<&f64>) -> String {
     let reach = reach.map(|reach| format!(" ({reach})")).unwrap_or_default();
     ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}{reach}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ran(name: &'static str, reach: &[(&'static str, f64)], seconds: &[(&'static str, f64)]) -> Timed {
+        let mut timed = Timed::new(name, reach.iter().copied().collect());
+        for (who, seconds) in seconds {
+            timed.add(who, *seconds);
+        }
+        timed
+    }
+
+    #[test]
+    fn the_chart_has_a_bar_for_each_row_against_what_it_is_held_to() {
+        let ran = vec![
+            ran("plug exec, 1 GB", &[("bare", 0.95), ("ssh", 3.5)], &[("plug", 2.0), ("bare", 1.0), ("ssh", 9.0)]),
+            ran("plug exec -- true", &[("ssh, kept", 4.0)], &[("plug", 1.0), ("bare", 0.5), ("ssh, kept", 40.0)]),
+            ran("nothing to reach", &[], &[("plug", 1.0), ("bare", 0.5)]),
+        ];
+        let report = Report {
+            facts: Vec::new(),
+            rounds: 5,
+            rows: Vec::new(),
+            moved: Vec::new(),
+            ran,
+            still: None,
+            syscalls: BTreeMap::new(),
+        };
+        let chart = report.chart();
+        for label in ["0.50 (0.95) of bare", "40.00 (4) of ssh, kept", "0.50 of bare"] {
+            assert!(chart.contains(&format!(">{label}<")), "{label} in {chart}");
+        }
+        assert!(chart.contains("width=\"325\""), "what goes beyond is cut off: {chart}");
+    }
+}

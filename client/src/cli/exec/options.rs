@@ -81,7 +81,7 @@ pub(crate) struct Exec {
     #[command(flatten)]
     pub(crate) shown: Shown,
     /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub(crate) argv: Vec<String>,
 }
 
@@ -93,7 +93,7 @@ pub(crate) struct Sh {
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
     /// What to run instead of /bin/sh -i
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
     pub(crate) argv: Vec<String>,
 }
 

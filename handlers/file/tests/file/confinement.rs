@@ -15,8 +15,8 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::memory::{Session, build};
 use crate::world::{UPLOADS, World};
+use plugd_core::testing::Plugin;
 
 /// Every operation that takes a path, with its arguments for one.
 fn operations(path: &Value) -> Vec<(&'static str, Value)> {
@@ -324,11 +324,11 @@ async fn only_regular_files_are_read_and_written_and_nothing_is_waited_for() {
 
 #[tokio::test]
 async fn a_device_is_refused_at_once() {
-    let handler = build("file", json!({ "root": "/dev" }), Path::new("/"));
+    let handler = Plugin::linked_in("file", json!({ "root": "/dev" }), Path::new("/"));
     for device in ["null", "zero", "tty"] {
         for operation in ["get", "digest"] {
-            let session = Session::open(handler.clone(), operation, json!({ "path": device })).await;
-            let answer = timeout(Duration::from_secs(10), session.call(&[])).await.expect("nothing to wait for");
+            let session = handler.call(operation).args(json!({ "path": device })).start().await;
+            let answer = timeout(Duration::from_secs(10), session.run(&[])).await.expect("nothing to wait for");
             assert_eq!(answer.status.reason(), "not-a-file", "{operation} {device}");
         }
     }

@@ -29,7 +29,7 @@ async fn a_put_that_is_cut_anywhere_is_carried_on_by_the_next_server() {
             let args = json!({ "path": "a", "token": token, "size": content.len(), "resume": resume });
             let (session, head) = world.begin_put(args, &content[..cut]).await;
             assert_eq!(head["offset"], 0, "nothing is kept of a token that is new, or that begins anew");
-            session.cut().await;
+            session.vanish().await;
             assert_eq!(world.text("a"), "old");
             world.restart();
             let args = json!({ "path": "a", "token": token, "size": content.len(), "digest": digest, "resume": true });
@@ -54,10 +54,10 @@ async fn most_of_what_was_sent_is_still_there() {
     let world = World::new();
     let content = sample(8 << 20);
     let (session, _) = world.begin_put(json!({ "path": "a", "token": "t" }), &content).await;
-    session.cut().await;
+    session.vanish().await;
     let (session, head) = world.begin_put(json!({ "path": "a", "token": "t", "resume": true }), b"").await;
     assert!(offset(&head) >= content.len() - LOSS_MAX, "{head}");
-    session.cut().await;
+    session.vanish().await;
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn a_source_that_changed_meanwhile_is_not_published() {
     world.write("a", "old");
     let content = sample(3 << 20);
     let (session, _) = world.begin_put(json!({ "path": "a", "token": "t" }), &content[..2 << 20]).await;
-    session.cut().await;
+    session.vanish().await;
     let mut changed = content.clone();
     changed[5] ^= 1;
     let args = json!({ "path": "a", "token": "t", "resume": true, "digest": blake3_of(&changed) });
@@ -100,7 +100,7 @@ async fn a_source_that_changed_meanwhile_is_not_published() {
 async fn a_source_that_is_shorter_now_begins_anew() {
     let world = World::new();
     let (session, _) = world.begin_put(json!({ "path": "a", "token": "t" }), &sample(3 << 20)).await;
-    session.cut().await;
+    session.vanish().await;
     let args = json!({ "path": "a", "token": "t", "resume": true, "size": 5 });
     let (mut session, head) = world.begin_put(args, b"").await;
     assert_eq!(head["offset"], 0);
@@ -113,13 +113,13 @@ async fn a_source_that_is_shorter_now_begins_anew() {
 async fn a_token_is_good_for_its_path_alone() {
     let world = World::new();
     let (session, _) = world.begin_put(json!({ "path": "a", "token": "t" }), &sample(3 << 20)).await;
-    session.cut().await;
+    session.vanish().await;
     for args in
         [json!({ "path": "b", "token": "t", "resume": true }), json!({ "path": "a", "token": "u", "resume": true })]
     {
         let (session, head) = world.begin_put(args, b"").await;
         assert_eq!(head["offset"], 0);
-        session.cut().await;
+        session.vanish().await;
     }
 }
 
@@ -171,7 +171,7 @@ async fn what_an_error_of_the_input_leaves_can_be_carried_on() {
     assert_eq!(session.finish().await.status.reason(), "size-mismatch");
     let (session, head) = world.begin_put(json!({ "path": "a", "token": "t", "resume": true }), b"").await;
     assert_eq!(head["offset"], 3 << 20);
-    session.cut().await;
+    session.vanish().await;
 }
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn space_that_was_reserved_for_what_did_not_come_is_given_back() {
     let world = World::new();
     let args = json!({ "path": "a", "token": "t", "size": 64 << 20 });
     let (session, _) = world.begin_put(args, &sample(2 << 20)).await;
-    session.cut().await;
+    session.vanish().await;
     let [name] = &world.uploads()[..] else { panic!("one upload: {:?}", world.uploads()) };
     let metadata = fs::metadata(world.path(UPLOADS).join(name)).expect("an upload");
     assert!(metadata.blocks() * 512 < 4 << 20, "{} blocks for {} bytes", metadata.blocks(), metadata.len());
@@ -229,7 +229,7 @@ async fn what_a_dead_server_had_reserved_is_given_back_at_the_next_start() {
 async fn a_cut_upload_is_swept_when_its_time_is_over() {
     let world = World::with(json!({ "upload_expiry": "300ms" }));
     let (session, _) = world.begin_put(json!({ "path": "a", "token": "t" }), &sample(3 << 20)).await;
-    session.cut().await;
+    session.vanish().await;
     assert_eq!(world.uploads().len(), 1);
     wait_until("sweep", || world.uploads().is_empty()).await;
 }
@@ -252,7 +252,7 @@ async fn no_more_uploads_are_kept_than_allowed() {
         fs::write(world.path(UPLOADS).join(format!("k-{number}")), "left").expect("a file");
     }
     let (session, _) = world.begin_put(json!({ "path": "a", "token": "t" }), &sample(3 << 20)).await;
-    session.cut().await;
+    session.vanish().await;
     assert_eq!(world.uploads().len(), 1000);
 }
 
@@ -262,7 +262,7 @@ async fn an_upload_of_more_than_four_gibibytes_is_carried_on_to_its_last_byte() 
     let world = World::new();
     let args = |resume: bool| json!({ "path": "a", "token": "t", "algorithm": "none", "resume": resume });
     let (session, _) = world.begin_put(args(false), b"first").await;
-    session.cut().await;
+    session.vanish().await;
     // The rest is a hole: nothing is sent or stored for it.
     let kept = File::options().write(true).open(world.path(UPLOADS).join(&world.uploads()[0])).expect("an upload");
     kept.set_len(SIZE - 1).expect("a sparse file");

@@ -8,8 +8,8 @@ use plugd_core::wire::{End, Kind};
 use plugd_core::{Code, Data};
 use serde_json::{Value, json};
 
-use crate::memory::{Answer, Session, build};
 use crate::world::{CHUNK_LEN, EMPTY_MD5, HELLO_BLAKE3, HELLO_MD5, HELLO_SHA256, World, blake3_of, sample, wait_until};
+use plugd_core::testing::{Answer, Plugin, Session};
 
 fn head(answer: &Answer) -> Value {
     answer.head.clone().expect("a header")
@@ -72,11 +72,11 @@ async fn a_digest_that_is_known_already_comes_first() {
     let name = program.file_name().expect("a name").to_str().expect("text");
     let age = || SystemTime::now().duration_since(fs::metadata(&program).expect("a file").modified().expect("a time"));
     wait_until("an old program", || age().is_ok_and(|age| age.as_secs() > 3)).await;
-    let handler = build("file", json!({ "root": "." }), dir);
+    let handler = Plugin::linked_in("file", json!({ "root": "." }), dir);
     let mut digests = Vec::new();
     for is_known in [false, true] {
         let args = json!({ "path": name });
-        let answer = Session::open(handler.clone(), "get", args).await.call(&[]).await;
+        let answer = handler.call("get").args(args).start().await.run(&[]).await;
         assert!(answer.status.is_ok(), "{}", answer.status);
         assert_eq!(head(&answer).get("digest").is_some(), is_known);
         digests.push(answer.trailer()["digest"].clone());
@@ -193,7 +193,7 @@ async fn a_change_that_keeps_size_and_time_is_noticed() {
 #[tokio::test]
 async fn a_caller_that_stops_reading_and_leaves_ends_the_call() {
     let (world, content) = (World::new(), sample(8 << 20));
-    begin(&world, &content).await.cut().await;
+    begin(&world, &content).await.vanish().await;
     let mut session = begin(&world, &content).await;
     session.sender.cancel().await;
     assert_eq!(session.receiver.answer().await.status.code(), Code::Cancelled);

@@ -1,8 +1,5 @@
 //! The handler over a connection in memory and a directory on disk.
 
-#[path = "../../../echo/tests/memory/mod.rs"]
-mod memory;
-
 mod changes;
 mod conditions;
 mod confinement;

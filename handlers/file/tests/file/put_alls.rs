@@ -6,8 +6,8 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use plugd_core::{Code, Data};
 use serde_json::{Value, json};
 
-use crate::memory::Answer;
 use crate::world::{EMPTY_MD5, HELLO_MD5, World, lines, sample, wait_until};
+use plugd_core::testing::Answer;
 
 /// The longest content that the operation takes, in bytes.
 const SMALL_LEN: usize = 64 << 10;
@@ -256,7 +256,7 @@ async fn a_connection_that_is_cut_leaves_whole_files_or_none() {
     assert!(line.starts_with(b"{\"path\":\"whole\",\"receipt\":"), "a receipt comes before the end of the input");
     session.sender.data(&about(&json!({ "path": "half" }))).await;
     session.sender.data(&Data { more: true, ..Data::main("ne") }).await;
-    session.cut().await;
+    session.vanish().await;
     assert_eq!((world.text("whole"), world.text("half")), ("hello".to_owned(), "old".to_owned()));
     wait_until("nothing is left", || world.uploads().is_empty()).await;
 }
@@ -264,7 +264,7 @@ async fn a_connection_that_is_cut_leaves_whole_files_or_none() {
 #[tokio::test]
 async fn what_it_takes_as_arguments_stands_with_each_file() {
     let world = World::new();
-    assert_eq!(world.reason("put_all", json!({ "path": "a" })).await, "bad-arguments");
+    assert_eq!(world.reason("put_all", json!({ "path": "a" })).await, "unknown-argument");
     let world = World::with(json!({ "writable": false }));
     assert_eq!(world.reason("put_all", json!({})).await, "read-only");
 }

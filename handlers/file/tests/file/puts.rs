@@ -130,7 +130,7 @@ async fn a_cancelled_or_cut_or_dropped_put_leaves_nothing() {
     assert_eq!(session.receiver.answer().await.status.code(), Code::Cancelled);
     assert_eq!((world.names(), world.uploads()), (vec![], vec![]));
     let (session, _) = world.begin_put(json!({ "path": "a" }), &sample(3 << 20)).await;
-    session.cut().await;
+    session.vanish().await;
     assert_eq!((world.names(), world.uploads()), (vec![], vec![]));
     let (session, _) = world.begin_put(json!({ "path": "a" }), &sample(3 << 20)).await;
     session.abort().await;

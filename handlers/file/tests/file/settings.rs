@@ -3,13 +3,13 @@
 use plugd_core::{Context, Registry};
 use serde_json::{Value, json};
 
-use crate::memory;
 use crate::world::{HELLO_BLAKE3, HELLO_MD5, World};
+use plugd_core::testing::Plugin;
 
 #[test]
 fn a_missing_root_is_made_and_an_impossible_one_keeps_the_server_from_starting() {
     let world = World::new();
-    memory::build("file", json!({ "root": "new/root" }), world.dir.path());
+    Plugin::linked_in("file", json!({ "root": "new/root" }), world.dir.path());
     assert!(world.dir.path().join("new/root").is_dir());
     let registry = Registry::linked().expect("a sound registry");
     let file = registry.handler("file").expect("linked");

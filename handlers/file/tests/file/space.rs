@@ -79,7 +79,7 @@ async fn what_runs_counts_until_it_ends() {
     assert_eq!(used(&world).await, 4 << 20);
     let status = refused_at_once(&world, json!({ "path": "b", "size": 2 * MIB })).await;
     assert_eq!(status.reason(), "quota");
-    first.cut().await;
+    first.vanish().await;
     assert_eq!(used(&world).await, 0);
     world.put(json!({ "path": "b", "size": 2 * MIB }), sample(2 * MIB)).await;
     assert_eq!(used(&world).await, 2 << 20);
@@ -108,7 +108,7 @@ async fn a_file_that_is_replaced_makes_room_for_the_new_one() {
 async fn what_is_kept_of_a_cut_upload_counts_until_it_goes() {
     let mut world = World::with(json!({ "quota": "5MiB", "upload_expiry": "1h" }));
     let (session, _) = world.begin_put(json!({ "path": "a", "token": "t", "size": 4 * MIB }), &sample(2 * MIB)).await;
-    session.cut().await;
+    session.vanish().await;
     let kept = fs::metadata(world.path(UPLOADS).join(&world.uploads()[0])).expect("an upload").len();
     assert!(kept > 0);
     for _ in 0..2 {
@@ -166,7 +166,7 @@ async fn what_is_cut_is_kept_only_as_far_as_the_quota_goes() {
         world.put(json!({ "path": "a" }), sample(4 * MIB)).await;
         let args = json!({ "path": "a", "token": "t", "size": 4 * MIB });
         let (session, _) = world.begin_put(args, &sample(3 * MIB)).await;
-        session.cut().await;
+        session.vanish().await;
         assert_eq!(world.uploads().len(), kept, "{quota}");
         let max = if kept == 0 { 4 << 20 } else { 9 << 20 };
         assert!(used(&world).await <= max, "{quota}");

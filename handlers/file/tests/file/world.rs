@@ -2,15 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use plugd_core::{Code, Data, Handler};
+use plugd_core::{Code, Data};
 use plugd_file as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::memory::{self, Answer, Session};
+use plugd_core::testing::{Answer, Plugin, Session};
 
 pub(crate) const HELLO_MD5: &str = "md5:5d41402abc4b2a76b9719d911017c592";
 pub(crate) const HELLO_BLAKE3: &str = "blake3:ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f";
@@ -27,7 +26,7 @@ pub(crate) const UPLOADS: &str = ".plugd-uploads";
 pub(crate) struct World {
     pub(crate) dir: TempDir,
     settings: Value,
-    handler: Arc<dyn Handler>,
+    handler: Plugin,
 }
 
 impl World {
@@ -44,13 +43,13 @@ impl World {
         let dir = tempfile::tempdir().expect("a directory");
         fs::create_dir(dir.path().join("root")).expect("a root");
         fs::write(dir.path().join("secret"), "secret").expect("a secret");
-        let handler = memory::build("file", settings.clone(), dir.path());
+        let handler = Plugin::linked_in("file", settings.clone(), dir.path());
         World { dir, settings, handler }
     }
 
     /// Starts the plugin anew, as a new server would.
     pub(crate) fn restart(&mut self) {
-        self.handler = memory::build("file", self.settings.clone(), self.dir.path());
+        self.handler = Plugin::linked_in("file", self.settings.clone(), self.dir.path());
     }
 
     /// The path of a served file.
@@ -83,11 +82,11 @@ impl World {
     }
 
     pub(crate) async fn open(&self, operation: &'static str, args: Value) -> Session {
-        Session::open(Arc::clone(&self.handler), operation, args).await
+        self.handler.call(operation).args(args).start().await
     }
 
     pub(crate) async fn call(&self, operation: &'static str, args: Value, input: &[Data]) -> Answer {
-        self.open(operation, args).await.call(input).await
+        self.open(operation, args).await.run(input).await
     }
 
     /// Calls what takes no input and must succeed.
@@ -141,21 +140,6 @@ impl World {
         let head = serde_json::from_slice(&head.payload).expect("a JSON header");
         session.send(beginning).await;
         (session, head)
-    }
-}
-
-impl Session {
-    /// Sends bytes in frames.
-    pub(crate) async fn send(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(CHUNK_LEN) {
-            self.sender.data(&Data::main(chunk.to_vec())).await;
-        }
-    }
-
-    /// Ends the input and waits for the answer.
-    pub(crate) async fn finish(mut self) -> Answer {
-        self.sender.end_input().await;
-        self.receiver.answer().await
     }
 }
 

@@ -8,8 +8,8 @@ use plugd_core::{Code, Context, Data, Registry};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::memory::{self, Session};
 use crate::world::{gone, line, open_in, run, script};
+use plugd_core::testing::{Plugin, Session};
 
 #[tokio::test]
 async fn the_streams_come_apart_and_the_exit_code_in_the_end() {
@@ -82,7 +82,7 @@ async fn what_cannot_be_started_is_told_apart() {
         (&[""], Code::InvalidArgument, "bad-argv"),
         (&["echo", "a\0b"], Code::InvalidArgument, "bad-argv"),
     ] {
-        let answer = open_in(dir.path(), argv).await.call(&[]).await;
+        let answer = open_in(dir.path(), argv).await.run(&[]).await;
         assert_eq!((answer.status.code(), answer.status.reason()), (code, reason), "{argv:?}");
         assert_eq!(answer.trailer, None);
     }
@@ -94,11 +94,11 @@ async fn a_missing_working_directory_is_not_a_missing_command() {
     let settings = json!({ "allow_any_command": true, "cwd": "work" });
     let cwd = dir.path().join("work");
     fs::create_dir(&cwd).expect("a directory");
-    let handler = memory::build("shell", settings, dir.path());
-    let answer = Session::open(handler.clone(), "exec", json!({ "argv": ["pwd"] })).await.call(&[]).await;
+    let handler = Plugin::linked_in("shell", settings, dir.path());
+    let answer = handler.call("exec").args(json!({ "argv": ["pwd"] })).start().await.run(&[]).await;
     assert_eq!(Path::new(answer.text().trim()), cwd.canonicalize().expect("a directory"));
     fs::remove_dir(&cwd).expect("an empty directory");
-    let answer = Session::open(handler, "exec", json!({ "argv": ["pwd"] })).await.call(&[]).await;
+    let answer = handler.call("exec").args(json!({ "argv": ["pwd"] })).start().await.run(&[]).await;
     assert_eq!((answer.status.code(), answer.status.reason()), (Code::FailedPrecondition, "bad-cwd"));
     assert!(!answer.status.message().contains("work\""), "{}", answer.status);
 }

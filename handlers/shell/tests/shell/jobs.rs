@@ -1,23 +1,22 @@
 //! Commands that outlive their calls.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use plugd_core::{Code, Data, Handler};
+use plugd_core::{Code, Data};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::memory::{Answer, Session};
 use crate::world::{gone, line, shell};
+use plugd_core::testing::{Answer, Plugin};
 
-async fn call(handler: &Arc<dyn Handler>, operation: &'static str, args: Value) -> Answer {
-    let session = Session::open(handler.clone(), operation, args).await;
-    timeout(Duration::from_secs(20), session.call(&[])).await.expect("an end")
+async fn call(handler: &Plugin, operation: &'static str, args: Value) -> Answer {
+    let session = handler.call(operation).args(args).start().await;
+    timeout(Duration::from_secs(20), session.run(&[])).await.expect("an end")
 }
 
 /// Starts a script as a job.
-async fn start(handler: &Arc<dyn Handler>, text: &str) -> String {
+async fn start(handler: &Plugin, text: &str) -> String {
     let answer = call(handler, "exec", json!({ "argv": ["sh", "-c", text], "detach": true })).await;
     assert!(answer.status.is_ok(), "{}", answer.status);
     let head = answer.head.expect("a header");
@@ -25,12 +24,12 @@ async fn start(handler: &Arc<dyn Handler>, text: &str) -> String {
     head["job"].as_str().expect("an id").to_owned()
 }
 
-async fn listed(handler: &Arc<dyn Handler>) -> Vec<Value> {
+async fn listed(handler: &Plugin) -> Vec<Value> {
     let text = call(handler, "jobs", json!({})).await.text();
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-async fn follow(handler: &Arc<dyn Handler>, id: &str) -> Answer {
+async fn follow(handler: &Plugin, id: &str) -> Answer {
     call(handler, "logs", json!({ "id": id, "follow": true })).await
 }
 
@@ -60,7 +59,7 @@ async fn a_job_goes_on_after_its_call_and_keeps_its_output() {
 async fn who_attaches_hears_and_speaks_and_may_leave_again() {
     let handler = shell(Path::new(""), json!({}));
     let id = start(&handler, "trap 'echo caught' USR1; while read word; do echo \"got $word\"; done; echo bye").await;
-    let attach = || Session::open(handler.clone(), "attach", json!({ "id": id }));
+    let attach = || handler.call("attach").args(json!({ "id": id })).start();
     let mut first = attach().await;
     first.sender.data(&Data::main("one\n")).await;
     assert_eq!(line(&mut first).await, "got one");
@@ -81,7 +80,7 @@ async fn who_attaches_hears_and_speaks_and_may_leave_again() {
 async fn a_job_is_killed_with_everything_it_started() {
     let handler = shell(Path::new(""), json!({ "grace": "200ms" }));
     let id = start(&handler, "trap '' TERM; setsid sleep 1000 & echo $!; while :; do sleep 0.01; done").await;
-    let mut logs = Session::open(handler.clone(), "logs", json!({ "id": id, "follow": true })).await;
+    let mut logs = handler.call("logs").args(json!({ "id": id, "follow": true })).start().await;
     let pid = line(&mut logs).await;
     assert!(call(&handler, "kill", json!({ "id": id })).await.status.is_ok());
     gone(&pid, false).await;
@@ -94,7 +93,7 @@ async fn a_job_is_killed_with_everything_it_started() {
 async fn a_signal_goes_to_a_job() {
     let handler = shell(Path::new(""), json!({}));
     let id = start(&handler, "trap 'echo caught; exit 0' HUP; echo ready; while :; do sleep 0.01; done").await;
-    let mut logs = Session::open(handler.clone(), "logs", json!({ "id": id, "follow": true })).await;
+    let mut logs = handler.call("logs").args(json!({ "id": id, "follow": true })).start().await;
     assert_eq!(line(&mut logs).await, "ready");
     assert!(call(&handler, "kill", json!({ "id": id, "signal": "HUP" })).await.status.is_ok());
     assert_eq!(line(&mut logs).await, "caught");
@@ -140,9 +139,9 @@ async fn jobs_are_few_and_forgotten_after_a_while() {
 async fn jobs_end_with_their_plugin() {
     let handler = shell(Path::new(""), json!({}));
     let id = start(&handler, "setsid sleep 1000 & echo $!; wait").await;
-    let mut logs = Session::open(handler.clone(), "logs", json!({ "id": id, "follow": true })).await;
+    let mut logs = handler.call("logs").args(json!({ "id": id, "follow": true })).start().await;
     let pid = line(&mut logs).await;
-    logs.cut().await;
+    logs.vanish().await;
     drop(handler);
     gone(&pid, true).await;
 }

@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
-use plugd_core::{Blueprint, Code, Handler, Registry};
+use plugd_core::{Blueprint, Code, Registry};
 use serde_json::{Value, json};
 
-use crate::memory::{self, Answer, Session};
+use plugd_core::testing::{Answer, Plugin};
 
 fn prepare(settings: Value) -> Result<Blueprint, Vec<String>> {
     let registry = Registry::linked().expect("a sound registry");
@@ -22,8 +21,8 @@ fn say(argv: &[&str], parameters: Value) -> Value {
 }
 
 async fn call(settings: Value, dir: &Path, args: Value) -> Answer {
-    let handler: Arc<dyn Handler> = memory::build("shell", settings, dir);
-    Session::open(handler, "say", args).await.call(&[]).await
+    let handler: Plugin = Plugin::linked_in("shell", settings, dir);
+    handler.call("say").args(args).start().await.run(&[]).await
 }
 
 async fn said(settings: Value, args: Value) -> Result<String, String> {
@@ -228,8 +227,8 @@ async fn a_path_stays_below_its_directory() {
 
 #[tokio::test]
 async fn only_what_is_named_can_be_run() {
-    let handler = memory::build("shell", say(&["x"], json!({})), Path::new(""));
-    let answer = Session::open(handler, "exec", json!({ "argv": ["id"] })).await.call(&[]).await;
+    let handler = Plugin::linked_in("shell", say(&["x"], json!({})), Path::new(""));
+    let answer = handler.call("exec").args(json!({ "argv": ["id"] })).start().await.run(&[]).await;
     assert_eq!((answer.status.code(), answer.text()), (Code::Unimplemented, String::new()));
 }
 

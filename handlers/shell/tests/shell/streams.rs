@@ -8,7 +8,6 @@ use plugd_core::wire::Kind;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::memory::Session;
 use crate::world::{line, line_on, open_in, run, script, shell};
 
 #[tokio::test]
@@ -60,7 +59,7 @@ async fn frames_come_in_the_order_in_which_the_command_wrote() {
 async fn a_reader_that_stops_stops_its_command_and_no_other() {
     let handler = shell(Path::new(""), json!({}));
     let text = "echo $$; exec cat /dev/zero";
-    let mut slow = Session::open(handler.clone(), "exec", json!({ "argv": ["sh", "-c", text] })).await;
+    let mut slow = handler.call("exec").args(json!({ "argv": ["sh", "-c", text] })).start().await;
     let pid = line(&mut slow).await;
     // What the command has read so far; it stops growing when everything between it and the reader is full.
     let moved = || {
@@ -74,9 +73,9 @@ async fn a_reader_that_stops_stops_its_command_and_no_other() {
     }
     let bytes: u64 = last.rsplit(' ').next().and_then(|text| text.parse().ok()).expect("a number");
     assert!(bytes < 8 << 20, "{bytes} bytes are on their way");
-    let other = Session::open(handler, "exec", json!({ "argv": ["echo", "here"] })).await.call(&[]).await;
+    let other = handler.call("exec").args(json!({ "argv": ["echo", "here"] })).start().await.run(&[]).await;
     assert_eq!(other.text(), "here\n");
-    slow.cut().await;
+    slow.vanish().await;
 }
 
 #[tokio::test]

@@ -6,13 +6,13 @@ use plugd_core::wire::Kind;
 use plugd_core::{Code, Data};
 use serde_json::{Value, json};
 
-use crate::memory::Session;
 use crate::world::{exec_with, shell};
+use plugd_core::testing::Session;
 
 async fn open(text: &str) -> Session {
     let handler = shell(Path::new(""), json!({ "pty": true }));
     let args = json!({ "argv": ["sh", "-c", text], "pty": { "term": "vt100", "rows": 30, "cols": 100 } });
-    Session::open(handler, "exec", args).await
+    handler.call("exec").args(args).start().await
 }
 
 /// Reads until the output holds `text`.

@@ -8,7 +8,6 @@ use plugd_core::Code;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use crate::memory::Session;
 use crate::world::{exec_with, gone, line, open_in, run, script, shell};
 
 /// Leaves its session, its group and its parents, and says what it has become.
@@ -35,7 +34,7 @@ async fn an_orphaned_daemon_is_ended_when_its_command_exits() {
         let text =
             format!("({}) > pid & while ! [ -s pid ]; do :; done", daemon.replace(" & wait' & wait", " & wait' &"));
         let dir = tempfile::tempdir().expect("a directory");
-        let answer = open_in(dir.path(), &["sh", "-c", &text]).await.call(&[]).await;
+        let answer = open_in(dir.path(), &["sh", "-c", &text]).await.run(&[]).await;
         assert!(answer.status.is_ok(), "{}", answer.status);
         let pid = fs::read_to_string(dir.path().join("pid")).expect("a number");
         // One without a name may be any command's that runs in this process, and ends with the last of them.
@@ -50,9 +49,9 @@ async fn the_daemon_of_one_command_outlives_the_end_of_another() {
     let handler = shell(Path::new(""), json!({}));
     let args = |text: &str| json!({ "argv": ["sh", "-c", text] });
     let daemon = format!("({}); sleep 1000", NAMELESS_DAEMON.replace("wait' & wait", "wait' &"));
-    let mut long = Session::open(handler.clone(), "exec", args(&daemon)).await;
+    let mut long = handler.call("exec").args(args(&daemon)).start().await;
     let pid = line(&mut long).await;
-    let short = Session::open(handler, "exec", args("exit 0")).await.call(&[]).await;
+    let short = handler.call("exec").args(args("exit 0")).start().await.run(&[]).await;
     assert!(short.status.is_ok(), "{}", short.status);
     assert!(fs::metadata(format!("/proc/{pid}/exe")).is_ok(), "the daemon is gone too early");
     long.sender.cancel().await;
@@ -66,7 +65,7 @@ async fn a_vanished_caller_takes_a_daemon_with_it_within_four_seconds() {
     let mut session = open_in(Path::new(""), &["sh", "-c", &text]).await;
     let pid = line(&mut session).await;
     let begun = Instant::now();
-    session.cut().await;
+    session.vanish().await;
     gone(&pid, false).await;
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }

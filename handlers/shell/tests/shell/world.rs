@@ -2,30 +2,29 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use plugd_core::{Data, Handler};
+use plugd_core::Data;
 use plugd_shell as _;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::memory::{self, Answer, Session};
+use plugd_core::testing::{Answer, Plugin, Session};
 
 /// A plugin that runs any command, with more settings.
-pub(crate) fn shell(dir: &Path, more: Value) -> Arc<dyn Handler> {
+pub(crate) fn shell(dir: &Path, more: Value) -> Plugin {
     let mut settings = json!({ "allow_any_command": true });
     let Value::Object(more) = more else { panic!("settings are an object") };
     settings.as_object_mut().expect("an object").extend(more);
-    memory::build("shell", settings, dir)
+    Plugin::linked_in("shell", settings, dir)
 }
 
 pub(crate) async fn open_in(dir: &Path, argv: &[&str]) -> Session {
-    Session::open(shell(dir, json!({})), "exec", json!({ "argv": argv })).await
+    shell(dir, json!({})).call("exec").args(json!({ "argv": argv })).start().await
 }
 
 pub(crate) async fn run(argv: &[&str], input: &[Data]) -> Answer {
-    open_in(Path::new(""), argv).await.call(input).await
+    open_in(Path::new(""), argv).await.run(input).await
 }
 
 pub(crate) async fn script(text: &str) -> Answer {
@@ -39,7 +38,7 @@ pub(crate) async fn script_with(more: Value, text: &str) -> Answer {
 
 /// Calls `exec` under more settings.
 pub(crate) async fn exec_with(more: Value, args: Value) -> Answer {
-    Session::open(shell(Path::new(""), more), "exec", args).await.call(&[]).await
+    shell(Path::new(""), more).call("exec").args(args).start().await.run(&[]).await
 }
 
 /// Receives the next line that a command prints at once on its standard output.
