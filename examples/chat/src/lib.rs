@@ -25,8 +25,9 @@ pub struct Chat {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct JoinArgs {
-    /// The name that the others see: 1 to 32 characters without spaces. Nobody else in the room has it.
-    name: Word,
+    /// The name that the others see: 1 to 32 characters without spaces, which nobody else in the room has. Without it the
+    /// caller is a guest with a number.
+    name: Option<Word>,
     /// The room; it is there as long as somebody is in it.
     #[serde(default = "lobby")]
     room: Word,
@@ -52,7 +53,7 @@ impl Chat {
     async fn join(&self, call: &mut Call) -> Result<(), Status> {
         let JoinArgs { name, room } = call.args()?;
         let mut member = self.rooms.join(&room, name)?;
-        call.head(&json!({ "room": room, "members": member.others() }))?;
+        call.head(&json!({ "room": room, "name": member.name(), "members": member.others() }))?;
         let mut lines = Lines::new(self.line_len_max);
         let (input, output) = call.split();
         loop {

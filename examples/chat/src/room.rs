@@ -26,6 +26,12 @@ struct Room {
 }
 
 impl Room {
+    /// A name that nobody in the room has.
+    fn guest(&self) -> Word {
+        let mut names = (1..).map(|number| Word::new(&format!("guest-{number}")).expect("a good word"));
+        names.find(|name| !self.members.contains(name)).expect("fewer members than numbers")
+    }
+
     fn say(&self, by: &Word, line: String) {
         // Nobody may be listening.
         let _ = self.lines.send(Said { by: by.clone(), line: line.into() });
@@ -47,7 +53,7 @@ impl Rooms {
     }
 
     /// Enters a room, which is made where there is none.
-    pub(crate) fn join(&self, room: &Word, name: Word) -> Result<Member, Status> {
+    pub(crate) fn join(&self, room: &Word, name: Option<Word>) -> Result<Member, Status> {
         let mut rooms = self.lock();
         if !rooms.contains_key(room) && rooms.len() >= self.rooms_max {
             let text = format!("no room \"{room}\", and there are {} already, which is as many as may be", rooms.len());
@@ -55,6 +61,7 @@ impl Rooms {
         }
         let new = || Room { members: BTreeSet::new(), lines: broadcast::Sender::new(self.lines_kept) };
         let place = rooms.entry(room.clone()).or_insert_with(new);
+        let name = name.unwrap_or_else(|| place.guest());
         if place.members.contains(&name) {
             let text = format!("there is a \"{name}\" in room \"{room}\" already");
             return Err(Status::already_exists("name-taken", text));
@@ -104,6 +111,11 @@ pub(crate) struct Member {
 }
 
 impl Member {
+    /// What the others call this one.
+    pub(crate) fn name(&self) -> &Word {
+        &self.name
+    }
+
     /// Who was there before.
     pub(crate) fn others(&self) -> &[Word] {
         &self.others

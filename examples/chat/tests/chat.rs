@@ -1,23 +1,18 @@
 //! The handler over a connection in memory.
 
-#[path = "../../../handlers/echo/tests/memory/mod.rs"]
-mod memory;
-
-use std::path::Path;
-use std::sync::Arc;
-
-use memory::{Answer, Session, build};
 use plugd_chat as _;
+use plugd_core::testing::conformance::Subject;
+use plugd_core::testing::{Answer, Plugin, Session};
 use plugd_core::wire::Kind;
-use plugd_core::{Code, Data, Handler, Registry};
+use plugd_core::{Code, Data, Registry};
 use serde_json::{Value, json};
 
-fn chat() -> Arc<dyn Handler> {
-    build("chat", json!({ "rooms_max": 2, "line_len_max": 1000, "lines_kept": 16 }), Path::new("."))
+fn chat() -> Plugin {
+    Plugin::linked("chat", json!({ "rooms_max": 2, "line_len_max": 1000, "lines_kept": 16 }))
 }
 
-async fn call(chat: &Arc<dyn Handler>, operation: &'static str, args: Value, input: &[Data]) -> Answer {
-    Session::open(chat.clone(), operation, args).await.call(input).await
+async fn rooms(chat: &Plugin) -> String {
+    chat.call("rooms").await.ok().text()
 }
 
 /// Somebody in a room.
@@ -25,8 +20,8 @@ struct Talker(Session);
 
 impl Talker {
     /// Joins a room, and gives who was there before.
-    async fn join(chat: &Arc<dyn Handler>, name: &str, room: &str) -> (Talker, Value) {
-        let mut session = Session::open(chat.clone(), "join", json!({ "name": name, "room": room })).await;
+    async fn join(chat: &Plugin, name: &str, room: &str) -> (Talker, Value) {
+        let mut session = chat.call("join").arg("name", name).arg("room", room).start().await;
         let head = session.receiver.frame().await;
         assert_eq!(head.header.kind, Kind::Head);
         let head: Value = serde_json::from_slice(&head.payload).expect("JSON");
@@ -35,7 +30,7 @@ impl Talker {
     }
 
     async fn say(&mut self, text: &str) {
-        self.0.sender.data(&Data::main(text.to_owned())).await;
+        self.0.send(text.as_bytes()).await;
     }
 
     async fn hear(&mut self) -> String {
@@ -45,9 +40,8 @@ impl Talker {
     }
 
     /// Ends the input, and hears the rest.
-    async fn leave(mut self) -> Answer {
-        self.0.sender.end_input().await;
-        self.0.receiver.answer().await
+    async fn leave(self) -> Answer {
+        self.0.finish().await
     }
 }
 
@@ -82,7 +76,7 @@ async fn however_a_call_ends_its_member_leaves() {
         let (mut bob, _) = Talker::join(&chat, "bob", "lobby").await;
         assert_eq!(ann.hear().await, "* bob joined\n");
         match end {
-            "vanish" => bob.0.cut().await,
+            "vanish" => bob.0.vanish().await,
             "abort" => bob.0.abort().await,
             _ => {
                 bob.0.sender.cancel().await;
@@ -91,9 +85,9 @@ async fn however_a_call_ends_its_member_leaves() {
         }
         assert_eq!(ann.hear().await, "* bob left\n", "{end}");
     }
-    assert_eq!(call(&chat, "rooms", json!({}), &[]).await.text(), "lobby: ann\n");
+    assert_eq!(rooms(&chat).await, "lobby: ann\n");
     ann.leave().await;
-    assert_eq!(call(&chat, "rooms", json!({}), &[]).await.text(), "");
+    assert_eq!(rooms(&chat).await, "");
 }
 
 #[tokio::test]
@@ -120,12 +114,22 @@ async fn who_reads_slowly_holds_nobody_up_and_hears_how_many_lines_it_missed() {
 }
 
 #[tokio::test]
+async fn who_gives_no_name_gets_one_of_its_own() {
+    let chat = chat();
+    let (guest, _) = Talker::join(&chat, "guest-1", "lobby").await;
+    let session = chat.call("join").start().await;
+    while rooms(&chat).await != "lobby: guest-1 guest-2\n" {}
+    session.vanish().await;
+    guest.leave().await;
+}
+
+#[tokio::test]
 async fn names_rooms_and_lines_have_bounds() {
     let chat = chat();
     let (ann, _) = Talker::join(&chat, "ann", "lobby").await;
     let status = |name: &str, room: &str, input: String| {
-        let (chat, args) = (chat.clone(), json!({ "name": name, "room": room }));
-        async move { call(&chat, "join", args, &[Data::main(input)]).await.status }
+        let call = chat.call("join").arg("name", name).arg("room", room).send(input);
+        async move { call.await.status }
     };
     assert_eq!(status("ann", "lobby", String::new()).await.reason(), "name-taken");
     assert_eq!(status("a b", "lobby", String::new()).await.reason(), "bad-arguments");
@@ -147,4 +151,10 @@ fn settings_out_of_range_are_refused() {
         errors,
         ["rooms_max: 0 is out of range; allowed: 1 to 10000", "lines_kept: 5000 is out of range; allowed: 1 to 4096"]
     );
+}
+
+plugd_core::conformance! {
+    conforms: Subject::linked("chat", json!({}))
+        .sample("join", json!({}), [Data::main("hello\n"), Data::main("everybody")])
+        .sample("rooms", json!({}), [])
 }

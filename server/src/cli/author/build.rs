@@ -192,11 +192,8 @@ impl Project {
         };
         let path = |name: &str| toml::Value::from(work.source.package(name).display().to_string());
         let features = work.shipped.iter().copied().map(toml::Value::from).collect::<Vec<_>>();
-        let server = table(vec![
-            ("path", path("server")),
-            ("default-features", false.into()),
-            ("features", features.into()),
-        ]);
+        let server =
+            table(vec![("path", path("server")), ("default-features", false.into()), ("features", features.into())]);
         let mut dependencies = table(vec![("plugd-server", server.into())]);
         dependencies.extend(linked.iter().map(|linked| (linked.name.clone(), linked.requirement.clone())));
         let package = table(vec![

@@ -125,7 +125,7 @@ impl Cargo {
         let messages = messages.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
         messages
             .filter_map(|message: Message| message.executable)
-            .last()
+            .next_back()
             .ok_or_else(|| Failure::Refused("cargo built no program".to_owned()))
     }
 

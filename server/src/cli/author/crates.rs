@@ -70,11 +70,14 @@ impl Linked {
             return Err(Failure::Refused(text));
         };
         check_direct_core(&package, source, cargo).await?;
-        let asks_registry = |package: &Package| package.dependencies.iter().any(|it| it.name == CORE && it.path.is_none());
+        let asks_registry =
+            |package: &Package| package.dependencies.iter().any(|it| it.name == CORE && it.path.is_none());
         Ok(Linked {
             is_foreign: asks_registry(&package),
             name: package.name,
-            requirement: toml::Value::Table([("path".to_owned(), path.display().to_string().into())].into_iter().collect()),
+            requirement: toml::Value::Table(
+                [("path".to_owned(), path.display().to_string().into())].into_iter().collect(),
+            ),
         })
     }
 }
@@ -106,7 +109,7 @@ pub(super) fn check_graph(graph: &Metadata, linked: &[Linked], source: &Source) 
     let package = |linked: &Linked| graph.packages.iter().find(|package| package.name == linked.name);
     let mut libraries = Vec::new();
     for package in linked.iter().filter_map(package) {
-        for core in cores().filter(|core| core.dir() != ours && graph.reaches(&package.id, &core.id)) {
+        if let Some(core) = cores().find(|core| core.dir() != ours && graph.reaches(&package.id, &core.id)) {
             return Err(other_core(package, &format!("{CORE} {} of {}", core.version, core.dir().display()), source));
         }
         let refuse = |why: &str| Failure::Refused(format!("{} {}: {why}", package.name, package.version));
