@@ -10,7 +10,10 @@ use tokio::time::timeout;
 
 use crate::progress::Progress;
 use crate::receiver::Source;
-use crate::{CallError, ClientError, Exchange, REPLY_LEN_MAX, Receiver, Reply, Sender, ServerAddress, connect};
+use crate::recording::Tape;
+use crate::{
+    CallError, ClientError, Exchange, REPLY_LEN_MAX, Receiver, Recorder, Reply, Sender, ServerAddress, connect,
+};
 
 /// How long writing a CANCEL may take before the connection is reset instead.
 const CANCEL_PATIENCE: Duration = Duration::from_millis(200);
@@ -62,6 +65,14 @@ impl Client {
     pub(crate) fn of(read: Box<dyn Source>, write: Box<dyn AsyncWrite + Send + Unpin>, data_len_max: u32) -> Client {
         let (told, heard) = watch::channel(Progress::new());
         Client { sender: Sender::new(write, heard, data_len_max), receiver: Receiver::new(read, told) }
+    }
+
+    /// Stores each call on this connection from now on; see [`Recorder`]. Writing blocks the thread for as long as the file
+    /// takes it.
+    pub fn record(&mut self, recorder: &Recorder) {
+        let tape = Tape::new(recorder.clone());
+        self.sender.record(tape.clone());
+        self.receiver.record(tape);
     }
 
     /// Opens a call. One before it that was not received to its end is cancelled first.

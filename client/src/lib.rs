@@ -26,6 +26,7 @@ mod error;
 mod exchange;
 mod progress;
 mod receiver;
+mod recording;
 mod reply;
 mod sender;
 
@@ -36,5 +37,6 @@ pub use exchange::Exchange;
 pub use plugd_core::wire::Open;
 pub use plugd_core::{Code, Data, Origin, Status};
 pub use receiver::Receiver;
+pub use recording::{RECORDED_LEN_MAX, Recorder};
 pub use reply::{REPLY_LEN_MAX, Reply};
 pub use sender::Sender;

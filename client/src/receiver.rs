@@ -13,6 +13,7 @@ use tokio::net::{tcp, unix};
 use tokio::sync::watch;
 
 use crate::progress::Progress;
+use crate::recording::Tape;
 use crate::{ClientError, Reply};
 
 /// How much memory of long payloads is used again, in bytes: what a holder works on, and what is on its way there.
@@ -54,6 +55,7 @@ pub struct Receiver {
     head: Option<Map<String, Value>>,
     data: Option<Data>,
     end: Option<End>,
+    tape: Option<Tape>,
 }
 
 impl Receiver {
@@ -68,7 +70,12 @@ impl Receiver {
             head: None,
             data: None,
             end: None,
+            tape: None,
         }
+    }
+
+    pub(crate) fn record(&mut self, tape: Tape) {
+        self.tape = Some(tape);
     }
 
     /// How many calls [`end`](Receiver::end) has moved past.
@@ -197,8 +204,21 @@ impl Receiver {
             }
             kind => return Err(ClientError::Protocol(format!("{} not allowed now", kind.name()))),
         }
+        if let Some(tape) = &self.tape {
+            self.tell(tape, header.kind);
+        }
         self.head_may_come = false;
         Ok(())
+    }
+
+    /// Records what the latest frame brought.
+    fn tell(&self, tape: &Tape, kind: Kind) {
+        match (kind, &self.head, &self.data, &self.end) {
+            (Kind::Head, Some(head), ..) => tape.head(head),
+            (Kind::Data, _, Some(data), _) => tape.output(data),
+            (Kind::End, .., Some(end)) => tape.end(end),
+            _ => {}
+        }
     }
 
     /// Makes the connection reset when both halves are dropped, so that the server learns at once that nobody waits.

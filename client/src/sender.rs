@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::ClientError;
 use crate::progress::Progress;
+use crate::recording::Tape;
 
 /// Output over this length is written before more is queued, in bytes; below it, frames leave together.
 const WRITE_AHEAD_MAX: usize = 64 << 10;
@@ -36,6 +37,7 @@ pub struct Sender {
     progress: watch::Receiver<Progress>,
     opened: u64,
     input: Input,
+    tape: Option<Tape>,
 }
 
 /// What the latest call may still be sent.
@@ -54,7 +56,11 @@ impl Sender {
     ) -> Sender {
         let mut outbound = Outbound::new();
         outbound.push_raw(&Hello { data_len_max }.encode());
-        Sender { io, outbound, progress, opened: 0, input: Input::Cancelled }
+        Sender { io, outbound, progress, opened: 0, input: Input::Cancelled, tape: None }
+    }
+
+    pub(crate) fn record(&mut self, tape: Tape) {
+        self.tape = Some(tape);
     }
 
     /// How many calls were opened on this connection.
@@ -81,7 +87,10 @@ impl Sender {
             return Err(ClientError::HeaderTooLong { found: payload.len() });
         }
         if self.input == Input::Open {
-            self.push_empty(Kind::Cancel);
+            self.push_cancel();
+        }
+        if let Some(tape) = &self.tape {
+            tape.open(request);
         }
         self.outbound.push(FrameHeader::new(Kind::Open, payload.len() as u32), payload.into());
         self.opened += 1;
@@ -124,6 +133,9 @@ impl Sender {
     ///
     /// As [`Sender::send`].
     pub async fn feed(&mut self, data: Data) -> Result<(), ClientError> {
+        if let Some(tape) = self.tape.as_ref().filter(|_| self.input == Input::Open && !self.has_ended()) {
+            tape.input(&data);
+        }
         let mut rest = Some(data);
         while let Some(data) = rest {
             if self.input != Input::Open || self.has_ended() {
@@ -155,7 +167,7 @@ impl Sender {
     pub async fn cancel(&mut self) -> Result<(), ClientError> {
         let over = self.input == Input::Finished && self.has_ended();
         if self.input != Input::Cancelled && !over {
-            self.push_empty(Kind::Cancel);
+            self.push_cancel();
             self.input = Input::Cancelled;
         }
         self.flush().await
@@ -183,7 +195,7 @@ impl Sender {
     /// [`ClientError::Ended`] when the call ends before that although its input is not finished, since the rest of
     /// the input serves nobody; [`ClientError::Lost`].
     pub async fn flush(&mut self) -> Result<(), ClientError> {
-        let Sender { io, outbound, progress, opened, input } = self;
+        let Sender { io, outbound, progress, opened, input, .. } = self;
         if outbound.is_flushed() {
             return Ok(());
         }
@@ -236,6 +248,14 @@ impl Sender {
             self.push_empty(Kind::EndOfInput);
             self.input = Input::Finished;
         }
+    }
+
+    /// Gives the latest call up, which has no end yet as far as anybody here knows.
+    fn push_cancel(&mut self) {
+        if let Some(tape) = self.tape.as_ref().filter(|_| !self.has_ended()) {
+            tape.cancel();
+        }
+        self.push_empty(Kind::Cancel);
     }
 
     fn push_empty(&mut self, kind: Kind) {

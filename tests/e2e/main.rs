@@ -2,7 +2,9 @@
 
 mod bench;
 mod bench_trouble;
+mod call_flags;
 mod commands;
+mod completion;
 mod connection;
 mod exec_ends;
 mod exec_jobs;
@@ -26,6 +28,7 @@ mod lifecycle;
 mod log;
 mod programs;
 mod readme;
+mod recording;
 mod shell_server;
 mod support;
 mod vectors;

@@ -2,13 +2,18 @@
 
 use serde_json::{Map, Value};
 
-/// Reads `key=text` and `key:=json` words, and adds them to the object that `--args` gave.
+/// Reads `key=text` and `key:=json` words, and adds them and what flags gave to the object that `--args` gave.
 ///
 /// A dot in a key is an ordinary character. A key that comes twice is refused, wherever it comes from.
-pub(crate) fn merge(object: Option<&str>, words: &[String]) -> Result<Map<String, Value>, String> {
+pub(crate) fn merge(
+    object: Option<&str>,
+    flags: &Map<String, Value>,
+    words: &[String],
+) -> Result<Map<String, Value>, String> {
     let mut arguments = object.map(parse_object).transpose()?.unwrap_or_default();
-    for word in words {
-        let (key, value) = parse_word(word)?;
+    let flags = flags.iter().map(|(key, value)| Ok((key.as_str(), value.clone())));
+    for argument in flags.chain(words.iter().map(|word| parse_word(word))) {
+        let (key, value) = argument?;
         if arguments.contains_key(key) {
             return Err(format!("argument \"{key}\" given twice"));
         }
@@ -51,7 +56,7 @@ mod tests {
 
     fn merged(object: Option<&str>, words: &[&str]) -> Result<Value, String> {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        merge(object, &words).map(Value::Object)
+        merge(object, &Map::new(), &words).map(Value::Object)
     }
 
     #[rstest]

@@ -19,7 +19,7 @@ pub(crate) async fn run(session: &mut Session<'_>, options: &Call) -> Result<Ans
 }
 
 pub(crate) fn arguments(options: &Call) -> Result<Map<String, Value>, Failure> {
-    arguments::merge(options.args.as_deref(), &options.arguments).map_err(Failure::Usage)
+    arguments::merge(options.args.as_deref(), &options.flags, &options.arguments).map_err(Failure::Usage)
 }
 
 async fn send(options: &Call, sender: &mut Sender) -> Result<(), Failure> {

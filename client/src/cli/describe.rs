@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
@@ -11,11 +11,12 @@ use super::failure::Failure;
 use super::options;
 use super::session::Session;
 use super::text::{columns, one_line};
+use crate::Reply;
 
 /// The answer of `plugd.describe`; keys that this program does not know are ignored.
 #[derive(Debug, Deserialize)]
-struct Plugin {
-    name: String,
+pub(crate) struct Plugin {
+    pub(crate) name: String,
     #[serde(default)]
     handler: String,
     #[serde(default)]
@@ -25,39 +26,48 @@ struct Plugin {
     #[serde(default)]
     version: String,
     #[serde(default)]
-    operations: Vec<Operation>,
+    pub(crate) operations: Vec<Operation>,
     #[serde(default)]
     settings: Value,
 }
 
-#[derive(Debug, Deserialize)]
-struct Operation {
-    name: String,
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Operation {
+    pub(crate) name: String,
     #[serde(default)]
-    summary: String,
+    pub(crate) summary: String,
     #[serde(default)]
     streaming: String,
     #[serde(default)]
     effects: bool,
     #[serde(default)]
     channels: Vec<Channel>,
+    /// A JSON Schema.
     #[serde(default)]
-    args: Value,
+    pub(crate) args: Value,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Channel {
     number: u8,
     name: String,
+    #[serde(default)]
+    direction: String,
 }
 
 pub(crate) async fn run(session: &mut Session<'_>, options: &options::Describe) -> Result<Answer, Failure> {
-    let args = Map::from_iter([("name".to_owned(), json!(options.name))]);
+    let (reply, data, plugin) = fetch(session, &options.name).await?;
+    Ok(Answer::of_json(reply, data, text(&plugin)))
+}
+
+/// Asks the server for the description of a plugin, and returns its answer as it came too.
+pub(crate) async fn fetch(session: &mut Session<'_>, name: &str) -> Result<(Reply, Value, Plugin), Failure> {
+    let args = Map::from_iter([("name".to_owned(), json!(name))]);
     let reply = session.call("plugd.describe", args).await?;
     let data = directory::json(&reply, "plugd.describe")?;
-    let plugin: Plugin = serde_json::from_value(data.clone())
+    let plugin = serde_json::from_value(data.clone())
         .map_err(|error| Failure::protocol(format!("answer of plugd.describe is malformed: {error}")))?;
-    Ok(Answer::of_json(reply, data, text(&plugin)))
+    Ok((reply, data, plugin))
 }
 
 fn text(plugin: &Plugin) -> String {
@@ -81,12 +91,21 @@ fn describe_operation(text: &mut String, plugin: &Plugin, operation: &Operation)
     };
     // Writing to a string cannot fail.
     let _ = writeln!(text, "\n{}: {}", one_line(&command), one_line(&operation.summary));
-    let effects = if operation.effects { "; changes or runs something" } else { "" };
-    let _ = writeln!(text, "  {}{effects}", streaming(&operation.streaming));
-    for channel in &operation.channels {
-        let _ = writeln!(text, "  side channel {}: {}", channel.number, one_line(&channel.name));
-    }
+    *text += &facts(operation);
     *text += &indented(&members(&operation.args));
+}
+
+/// How the operation moves data, and what it changes, in lines.
+pub(crate) fn facts(operation: &Operation) -> String {
+    let effects = if operation.effects { "; changes or runs something" } else { "" };
+    let mut text = format!("  {}{effects}\n", streaming(&operation.streaming));
+    for channel in &operation.channels {
+        let direction = if channel.direction.is_empty() { String::new() } else { format!(" ({})", channel.direction) };
+        // Writing to a string cannot fail.
+        let _ =
+            writeln!(text, "  side channel {}: {}", channel.number, one_line(&format!("{}{direction}", channel.name)));
+    }
+    text
 }
 
 fn streaming(name: &str) -> &'static str {

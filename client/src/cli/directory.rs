@@ -17,6 +17,8 @@ pub(crate) struct Directory {
 pub(crate) struct Plugin {
     pub(crate) name: String,
     #[serde(default)]
+    pub(crate) summary: String,
+    #[serde(default)]
     pub(crate) operations: Vec<Operation>,
 }
 
@@ -64,6 +66,7 @@ mod tests {
     fn directory(plugins: &[(&str, &str)]) -> Directory {
         let plugin = |(name, operation): &(&str, &str)| Plugin {
             name: (*name).to_owned(),
+            summary: String::new(),
             operations: vec![Operation { name: (*operation).to_owned(), summary: String::new() }],
         };
         Directory { plugins: plugins.iter().map(plugin).collect() }

@@ -19,7 +19,7 @@ fn table(directory: &Directory) -> String {
 }
 
 /// A plugin with one operation is called by its bare name.
-fn commands(plugin: &Plugin) -> Vec<[String; 2]> {
+pub(crate) fn commands(plugin: &Plugin) -> Vec<[String; 2]> {
     let command = |operation: &str| match plugin.operations.len() {
         1 => one_line(&plugin.name),
         _ => one_line(&format!("{}.{operation}", plugin.name)),

@@ -8,6 +8,7 @@ mod answer;
 mod arguments;
 mod bench;
 mod call;
+mod completion;
 mod describe;
 mod directory;
 mod envelope;
@@ -15,6 +16,7 @@ mod exec;
 mod exit;
 mod failure;
 mod files;
+mod flags;
 mod jobs;
 mod list;
 mod many;
@@ -27,6 +29,7 @@ mod stream;
 mod terminal;
 mod text;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -35,22 +38,29 @@ use answer::Answer;
 use envelope::Envelope;
 use exec::Task;
 use failure::Failure;
-use options::Options;
+use flags::Explained;
+use flags::lenient::{self, Partly};
+use options::{Options, Verb};
 use output::Output;
 use session::Session;
 use signals::Signals;
+use text::one_line;
+
+use crate::Recorder;
 
 /// Runs the program `plug` on the arguments of this process.
 pub fn main() -> ExitCode {
-    let options = match Options::read(std::env::args_os()) {
-        Ok(options) => options,
-        Err(error) => return ExitCode::from(refuse(&error)),
-    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(source) => return ExitCode::from(output::complain(&Failure::io("cannot start", source))),
     };
-    let exit = runtime.block_on(run(&options));
+    if let Some(shell) = completion::asking_shell() {
+        let exit = runtime.block_on(completion::answer(shell, std::env::args_os().collect()));
+        // A name that is still looked up must not keep a shell waiting.
+        runtime.shutdown_background();
+        return ExitCode::from(exit);
+    }
+    let exit = runtime.block_on(run_line(&std::env::args_os().collect::<Vec<_>>()));
     // A thread may be blocked in reading a terminal; the program ends without it.
     runtime.shutdown_background();
     ExitCode::from(exit)
@@ -61,8 +71,11 @@ fn refuse(error: &clap::Error) -> u8 {
     let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     if !asked_for && std::env::args_os().any(|argument| argument == "--json") {
         let text = error.to_string();
-        let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        let failure = Failure::Usage(line.to_owned());
+        let mut line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        for tip in text.lines().filter_map(|line| line.trim_start().strip_prefix("tip: ")) {
+            line += &format!("; {tip}");
+        }
+        let failure = Failure::Usage(line);
         return output::print_blocking(&Envelope::of_failure(&failure).line(), exit::USAGE);
     }
     match error.print() {
@@ -72,7 +85,44 @@ fn refuse(error: &clap::Error) -> u8 {
     }
 }
 
-async fn run(options: &Options) -> u8 {
+async fn run_line(line: &[OsString]) -> u8 {
+    match Options::read(line) {
+        Ok(options) => run(options).await,
+        Err(error) => match lenient::read(line, error) {
+            Ok(partly) => run_explained(line, &partly).await,
+            Err(error) => refuse(&error),
+        },
+    }
+}
+
+/// Runs a line that holds flags which only the server knows.
+async fn run_explained(line: &[OsString], partly: &Partly) -> u8 {
+    match flags::explain(line, partly).await {
+        Ok(Explained::Options(options)) => run(*options).await,
+        Ok(Explained::Help(answer)) => report(&partly.options, &Ok(*answer)).await,
+        Ok(Explained::Wrong(error)) => refuse(&error),
+        Err(failure) => report(&partly.options, &Err(failure)).await,
+    }
+}
+
+async fn run(mut options: Options) -> u8 {
+    if let Verb::Completion(completion) = &options.verb {
+        return completion.print();
+    }
+    match options.open_record() {
+        Ok(()) => told_of_records(&options, run_checked(&options).await),
+        Err(failure) => report(&options, &Err(failure)).await,
+    }
+}
+
+/// Says which calls are missing in a recording, which is then no success.
+fn told_of_records(options: &Options, exit: u8) -> u8 {
+    let complaints = options.recorder.as_ref().map(Recorder::take_complaints).unwrap_or_default();
+    complaints.iter().for_each(|line| output::note(Some(&format!("plug: {}", one_line(line)))));
+    if exit == exit::OK && !complaints.is_empty() { exit::LOCAL } else { exit }
+}
+
+async fn run_checked(options: &Options) -> u8 {
     match Task::of(options) {
         Ok(Some(task)) => many::run(options, &task).await,
         Ok(None) => run_verb(options).await,

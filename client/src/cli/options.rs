@@ -4,14 +4,18 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
+
+use serde_json::{Map, Value};
 
 use super::bench::options::Bench;
+use super::completion::Completion;
 use super::exec::options::{Attach, Exec, Kill, Logs, Sh, Shown};
 use super::failure::Failure;
 use super::files::options::FileVerb;
+use super::text::one_line;
 use super::{bench, call, exec, files};
-use crate::ServerAddress;
+use crate::{Recorder, ServerAddress};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -43,12 +47,24 @@ const CALL_AFTER_HELP: &str = "\
 Examples:
   echo hello | plug call upper
   plug call upper --data hello
-  plug call docs.ls path=reports
+  plug call docs.ls --path reports --recursive
+  plug call docs.ls path=reports recursive:=true
+  plug call docs.ls --help
   plug call shell.exec 'argv:=[\"uname\", \"-a\"]'
   plug call docs.stat --args '{\"path\": \"a.txt\"}' --json
   plug call upper --file big.txt > BIG.TXT
   plug -s a -s b call ops.uptime --parallel 20
+The flags of a COMMAND stand behind it; `plug call COMMAND --help` asks the server what they are. An option above always
+means plug: an argument of the same name is given as KEY=TEXT. Behind -- only KEY=TEXT and KEY:=JSON follow.
 Several servers are given no standard input; --data and --file go to each of them.";
+
+const COMPLETION_AFTER_HELP: &str = "\
+Examples:
+  eval \"$(plug completion bash)\"           in ~/.bashrc
+  source <(plug completion zsh)             in ~/.zshrc, behind compinit
+  plug completion fish | source             in ~/.config/fish/config.fish
+The server is that of -s on the line that is typed, or else of PLUG_SERVER; it is waited for half a second, and what it said
+before stands in for it.";
 
 /// Calls the plugins of a plugd server.
 ///
@@ -80,6 +96,14 @@ pub(crate) struct Options {
     /// The plugin that exec, jobs and the verbs for files call; needed only when several offer the operation
     #[arg(long, value_name = "NAME", global = true)]
     pub(crate) plugin: Option<String>,
+
+    /// Append the calls that this makes to FILE, a JSON object a line, to be replayed as tests; see docs/calling.md
+    #[arg(long, value_name = "FILE", global = true, value_hint = ValueHint::FilePath)]
+    pub(crate) record: Option<PathBuf>,
+
+    /// What stores the calls, once the file is open.
+    #[arg(skip)]
+    pub(crate) recorder: Option<Recorder>,
 
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -114,6 +138,9 @@ pub(crate) enum Verb {
     /// Load a command, and measure how many answers come and how fast
     #[command(after_help = bench::options::AFTER_HELP)]
     Bench(Bench),
+    /// Print a script with which a shell completes commands, operations and flags, those of a live server among them
+    #[command(after_help = COMPLETION_AFTER_HELP)]
+    Completion(Completion),
 }
 
 #[derive(Debug, Args)]
@@ -126,7 +153,7 @@ pub(crate) struct Describe {
 pub(crate) struct Call {
     /// PLUGIN.OPERATION, or PLUGIN when it has just one operation
     pub(crate) command: String,
-    /// Arguments: KEY=TEXT, or KEY:=JSON for numbers, lists and the like
+    /// Arguments: KEY=TEXT, or KEY:=JSON for numbers, lists and the like; --KEY VALUE works too, see COMMAND --help
     #[arg(value_name = "KEY=TEXT|KEY:=JSON")]
     pub(crate) arguments: Vec<String>,
     /// Arguments as one JSON object
@@ -136,10 +163,13 @@ pub(crate) struct Call {
     #[arg(long, value_name = "TEXT", conflicts_with = "file")]
     pub(crate) data: Option<String>,
     /// Send this file instead of stdin
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) shown: Shown,
+    /// What flags of the command gave, once the server has explained them; see `flags`.
+    #[arg(skip)]
+    pub(crate) flags: Map<String, Value>,
 }
 
 fn parse_wait(text: &str) -> Result<Duration, String> {
@@ -163,11 +193,29 @@ impl Options {
     pub(crate) fn read(
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<Options, clap::Error> {
-        let mut options = Options::try_parse_from(arguments)?;
+        Options::of_matches(&Options::command().try_get_matches_from(arguments)?)
+    }
+
+    /// Reads a command line that was taken apart.
+    pub(crate) fn of_matches(matches: &ArgMatches) -> Result<Options, clap::Error> {
+        let mut options = Options::from_arg_matches(matches).map_err(|error| error.format(&mut Options::command()))?;
         if let Some(first) = options.servers.first() {
             options.server = first.clone();
         }
         Ok(options)
+    }
+
+    /// Opens the file that `--record` names.
+    pub(crate) fn open_record(&mut self) -> Result<(), Failure> {
+        let Some(path) = &self.record else { return Ok(()) };
+        if matches!(self.verb, Verb::Bench(_)) {
+            let text = "--record stores calls one by one; bench makes as many as it can; leave one of the two out";
+            return Err(Failure::Usage(text.to_owned()));
+        }
+        let name = one_line(&path.to_string_lossy());
+        let recorder = Recorder::append_to(path).map_err(|error| Failure::io(format!("cannot write {name}"), error))?;
+        self.recorder = Some(recorder);
+        Ok(())
     }
 
     /// Finds what cannot work before anybody is called.
@@ -198,8 +246,6 @@ impl Verb {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

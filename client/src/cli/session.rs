@@ -31,11 +31,14 @@ pub(crate) struct Session<'o> {
 
 impl<'o> Session<'o> {
     pub(crate) async fn connect(options: &'o Options, server: &ServerAddress) -> Result<Session<'o>, Failure> {
-        let client = match options.wait {
-            None if matches!(options.verb, Verb::Files(_)) => files::connect(server).await?,
+        let mut client = match options.wait {
+            None if matches!(options.verb, Verb::Files(_)) => files::connect(server, None).await?,
             None => Client::connect(server).await?,
             Some(wait) => Client::connect_with_wait(server, wait).await?,
         };
+        if let Some(recorder) = &options.recorder {
+            client.record(recorder);
+        }
         Ok(Session { client: Some(client), options, started: Instant::now(), leftovers: Leftovers::default() })
     }
 
@@ -61,7 +64,7 @@ impl<'o> Session<'o> {
     /// Connects again where the connection is of no more use.
     pub(crate) async fn reconnect_if_closed(&mut self) -> Result<(), Failure> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
-            self.client = Some(files::connect(&self.options.server).await?);
+            self.client = Some(files::connect(&self.options.server, self.options.recorder.as_ref()).await?);
         }
         Ok(())
     }
@@ -89,8 +92,10 @@ impl<'o> Session<'o> {
             Verb::Files(verb) => files::run(self, verb).await,
             Verb::Jobs => jobs::list(self).await,
             Verb::Kill(options) => jobs::kill(self, options).await,
-            // They run on each server; see `many`.
-            Verb::Exec(_) | Verb::Sh(_) | Verb::Logs(_) | Verb::Attach(_) => Err(ClientError::Closed.into()),
+            // They run on each server, see `many`, or on none.
+            Verb::Exec(_) | Verb::Sh(_) | Verb::Logs(_) | Verb::Attach(_) | Verb::Completion(_) => {
+                Err(ClientError::Closed.into())
+            }
             Verb::Bench(options) => bench::run(self, options).await,
         }
     }

@@ -16,7 +16,7 @@ use crate::Data;
 /// A call as `plug --record` stores it: one JSON object a line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Recorded {
-    /// What was called: `PLUGIN.OPERATION`.
+    /// What was called: `PLUGIN.OPERATION`, or `PLUGIN` where it has just one.
     pub command: String,
     /// The arguments; null means none.
     #[serde(default)]
@@ -110,7 +110,12 @@ impl Replay {
     }
 
     async fn call(&self, plugin: &Plugin, recorded: &Recorded) -> Answer {
-        let operation = recorded.command.split_once('.').map_or(recorded.command.as_str(), |(_, operation)| operation);
+        // The only operation may have been called by the plugin's name, which is not the handler's everywhere.
+        let operation = match (recorded.command.split_once('.'), plugin.operations()) {
+            (Some((_, operation)), _) => operation,
+            (None, [only]) => only.name(),
+            (None, _) => &recorded.command,
+        };
         let mut call = plugin.call(operation);
         if let Some(args) = &recorded.args {
             call = call.args(Value::Object(args.clone()));

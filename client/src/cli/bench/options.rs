@@ -99,7 +99,7 @@ pub(crate) enum Expect {
 
 impl Bench {
     pub(crate) fn arguments(&self) -> Result<Map<String, Value>, Failure> {
-        arguments::merge(self.args.as_deref(), &self.words).map_err(Failure::Usage)
+        arguments::merge(self.args.as_deref(), &Map::new(), &self.words).map_err(Failure::Usage)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 
 /// How many servers may be asked at once; each costs a connection here.
 const PARALLEL_MAX: i64 = 1000;
@@ -41,7 +41,7 @@ pub(crate) struct Shown {
     #[arg(long)]
     pub(crate) events: bool,
     /// Write how the call ended to this file, one JSON object a line for each server
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) report: Option<PathBuf>,
     /// How many servers to ask at once, when several are given by -s
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=PARALLEL_MAX))]

@@ -19,7 +19,7 @@ use super::progress::Progress;
 use super::retry::Retries;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
-use crate::{Client, Open, REPLY_LEN_MAX, Receiver, Reply, Sender, ServerAddress};
+use crate::{Client, Open, REPLY_LEN_MAX, Receiver, Recorder, Reply, Sender, ServerAddress};
 
 /// The longest line of a listing, in bytes: two paths of 4096 bytes in hex, with room.
 const LINE_LEN_MAX: usize = 64 << 10;
@@ -28,14 +28,19 @@ const LINE_LEN_MAX: usize = 64 << 10;
 const DATA_LEN_MAX: u32 = 256 << 10;
 
 /// Connects for the verbs for files.
-pub(crate) async fn connect(server: &ServerAddress) -> Result<Client, Failure> {
-    Ok(Client::connect_accepting(server, DATA_LEN_MAX).await?)
+pub(crate) async fn connect(server: &ServerAddress, recorder: Option<&Recorder>) -> Result<Client, Failure> {
+    let mut client = Client::connect_accepting(server, DATA_LEN_MAX).await?;
+    if let Some(recorder) = recorder {
+        client.record(recorder);
+    }
+    Ok(client)
 }
 
 /// The plugin that serves the files.
 #[derive(Debug)]
 pub(crate) struct Remote {
     server: ServerAddress,
+    recorder: Option<Recorder>,
     plugin: String,
     until: Option<Instant>,
     /// A connection that runs no call.
@@ -90,6 +95,7 @@ impl Remote {
         };
         Ok(Remote {
             server: session.options().server.clone(),
+            recorder: session.options().recorder.clone(),
             plugin,
             until: session.until(),
             leftovers: session.leftovers(),
@@ -111,7 +117,7 @@ impl Remote {
         let spare = self.spare.borrow_mut().take();
         match spare.filter(|client| !client.is_closed()) {
             Some(client) => Ok(client),
-            None => connect(&self.server).await,
+            None => connect(&self.server, self.recorder.as_ref()).await,
         }
     }
 
