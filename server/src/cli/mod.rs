@@ -1,5 +1,6 @@
 //! The command line of the server program.
 
+mod author;
 mod describe;
 mod inspect;
 mod schema;
@@ -75,6 +76,10 @@ enum Command {
     },
     /// Print a JSON Schema of plugins.toml with the handlers in this program, for editors that complete and check it
     Schema,
+    /// Make a crate with a handler of your own, which builds and passes its tests
+    NewHandler(author::NewHandler),
+    /// Build a server with the handlers of others, or without some of ours; needs the Rust toolchain
+    Build(author::Build),
     /// Write a commented plugins.toml to start from
     Init {
         /// Where to write it; an existing file is left alone
@@ -139,6 +144,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Some(Command::List { json }) => inspect::list(&cli.source.origin()?, &registry, *json),
         Some(Command::Describe { name, json }) => describe::describe(cli.source.origin(), &registry, name, *json),
         Some(Command::Schema) => schema::schema(&registry),
+        Some(Command::NewHandler(wanted)) => author::new_handler(wanted, &registry),
+        Some(Command::Build(wanted)) => author::build(wanted),
         Some(Command::Init { file }) => init(file),
     }
 }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use self::document::{Document, position};
 use self::section::{PluginSection, ServerSection};
 use crate::address::ListenAddress;
-use crate::handlers::SHIPPED;
+use crate::handlers::{CHOSEN, SHIPPED};
 use crate::layers::LimitsSettings;
 
 pub(crate) use self::schema::schema;
@@ -31,8 +31,8 @@ pub(crate) const RESERVED: &str = "plugd";
 /// The longest configuration that is read, in bytes; a larger file is some other file.
 const TEXT_LEN_MAX: u64 = 1 << 20;
 
-/// What a server serves when there is no file at all: nothing that touches the machine.
-const BUILT_IN: &str = "[plugins.echo]\n\n[plugins.upper]\n";
+/// What a server serves when there is no file at all, as far as it is linked: nothing that touches the machine.
+const BUILT_IN: [&str; 2] = ["echo", "upper"];
 
 const SECTIONS: [&str; 3] = ["layers", "plugins", "server"];
 
@@ -50,9 +50,16 @@ impl Origin {
         Origin { file: "<text>".into(), base_dir: PathBuf::new(), text: text.into().into_bytes() }
     }
 
-    /// What is served without any file: `echo` and `upper`.
+    /// What is served without any file: `echo` and `upper`, those of them that this crate is built with.
     pub fn built_in() -> Origin {
-        Origin { file: "<built-in>".into(), ..Origin::text(BUILT_IN) }
+        let linked = BUILT_IN.into_iter().filter(|name| CHOSEN.contains(name));
+        let text: String = linked.map(|name| format!("[plugins.{name}]\n")).collect();
+        Origin { file: "<built-in>".into(), ..Origin::text(text) }
+    }
+
+    /// Whether it says nothing at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.text.is_empty()
     }
 
     /// Reads a file of at most 1 MiB; relative paths in it start from its own directory.
