@@ -213,7 +213,7 @@ impl Project {
             let registry = table(vec![("plugd-core", core.into())]);
             manifest.insert("patch".to_owned(), table(vec![("crates-io", registry.into())]).into());
         }
-        format!("{manifest}\n{}", work.source.release_profile())
+        format!("{manifest}\n{}", work.source.profiles())
     }
 
     fn write_main(&self, libraries: &[String]) -> io::Result<()> {

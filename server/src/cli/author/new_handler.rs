@@ -144,7 +144,7 @@ fn stand_alone(name: &str, dir: &Path, source: &Source) -> Result<(), Failure> {
         ("@VERSION@", VERSION),
         ("@CORE@", &text("core")),
         ("@SERVER@", &text("server")),
-        ("@PROFILE@", &source.release_profile()),
+        ("@PROFILE@", &source.profiles()),
     ];
     let files = EVERYWHERE.iter().chain(&STANDALONE);
     make(dir, files, &replace, Some(&source.lock())).map_err(|error| cannot_make(dir, &error))?;

@@ -67,10 +67,10 @@ impl Source {
         self.dir.join("Cargo.lock")
     }
 
-    /// How a release is built, as the section of a manifest.
-    pub(super) fn release_profile(&self) -> String {
-        let profile = self.manifest.get("profile").and_then(|profiles| profiles.get("release"));
-        let release = Table::from_iter(profile.map(|release| ("release".to_owned(), release.clone())));
-        Table::from_iter([("profile".to_owned(), release.into())]).to_string()
+    /// How this program's source is built, for tests and as a release, as sections of a manifest. What is built in the same way
+    /// can be shared.
+    pub(super) fn profiles(&self) -> String {
+        let profiles = self.manifest.get("profile").map(|profiles| ("profile".to_owned(), profiles.clone()));
+        Table::from_iter(profiles).to_string()
     }
 }
