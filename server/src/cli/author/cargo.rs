@@ -101,9 +101,10 @@ impl Cargo {
         self.metadata(manifest, &["--no-deps"]).await
     }
 
-    /// What cargo knows of the package at `manifest` and of everything below it; writes its lock file.
+    /// What cargo knows of the package at `manifest` and of everything below it; writes its lock file. Packages of other
+    /// systems are left out: nobody has fetched them, and so they could not be looked at offline.
     pub(super) async fn graph(self, manifest: &Path) -> Result<Metadata, Failure> {
-        self.metadata(manifest, &[]).await
+        self.metadata(manifest, &["--filter-platform", &host().await?]).await
     }
 
     async fn metadata(self, manifest: &Path, args: &[&str]) -> Result<Metadata, Failure> {
@@ -137,14 +138,27 @@ impl Cargo {
     }
 
     fn command(self, verb: &str, manifest: &Path) -> Command {
-        let cargo = std::env::var_os("CARGO");
-        let mut command = Command::new(cargo.as_deref().unwrap_or(OsStr::new("cargo")));
+        let mut command = program();
         command.arg(verb).arg("--manifest-path").arg(manifest);
         if self.offline {
             command.arg("--offline");
         }
         command
     }
+}
+
+fn program() -> Command {
+    let cargo = std::env::var_os("CARGO");
+    Command::new(cargo.as_deref().unwrap_or(OsStr::new("cargo")))
+}
+
+/// The system that cargo runs on, and builds for.
+async fn host() -> Result<String, Failure> {
+    let mut command = program();
+    command.args(["--version", "--verbose"]);
+    let text = String::from_utf8_lossy(&run(command).await?).into_owned();
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).ok_or_else(|| Failure::Refused("cargo does not say what system it runs on".to_owned()))
 }
 
 /// Runs cargo to its end, and gives what it wrote to standard output. Standard error is the user's.
