@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use plugd_core::transport::{Connection, Departure, GreetError, Stream, Traffic};
 use plugd_core::wire::{HelloError, Knock, Open, VERSION};
-use plugd_core::{Caller, Code, Origin, Status};
+use plugd_core::{Caller, Code, Origin, Principal, Status};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, Level, Span, debug, field, info, info_span, warn};
@@ -110,17 +110,19 @@ struct Recent<'r> {
     header: [u8; RECENT_LEN_MAX],
     header_len: usize,
     route: Route<'r>,
+    /// Who was allowed to take this route; whoever is somebody else by now has to be looked at again.
+    principal: Principal,
 }
 
 impl<'r> Recent<'r> {
-    fn new(header: &[u8], route: Route<'r>) -> Option<Recent<'r>> {
-        let mut recent = Recent { header: [0; RECENT_LEN_MAX], header_len: header.len(), route };
+    fn new(header: &[u8], route: Route<'r>, principal: Principal) -> Option<Recent<'r>> {
+        let mut recent = Recent { header: [0; RECENT_LEN_MAX], header_len: header.len(), route, principal };
         recent.header.get_mut(..header.len())?.copy_from_slice(header);
         Some(recent)
     }
 
-    fn header(&self) -> &[u8] {
-        &self.header[..self.header_len]
+    fn is_for(&self, header: &[u8], principal: &Principal) -> bool {
+        self.header[..self.header_len] == *header && self.principal == *principal
     }
 }
 
@@ -288,7 +290,7 @@ impl Session {
             let elapsed = started.map(|started| started.elapsed());
             span.in_scope(|| log(&outcome.end.status, elapsed, self.connection.traffic()));
         }
-        self.finish(outcome).await
+        self.finish(outcome.as_told()).await
     }
 
     fn span(&self) -> Span {
@@ -309,7 +311,7 @@ impl Session {
         stopping: Pin<&mut Waiting<'_>>,
         span: &Span,
     ) -> Outcome {
-        let ask = match ask(router, payload, recent, span) {
+        let ask = match ask(router, payload, &self.caller, recent, span) {
             Ok(ask) => ask,
             Err(status) => {
                 self.connection.begin_refused();
@@ -373,19 +375,20 @@ impl Session {
 fn ask<'r>(
     router: &'r Router,
     payload: &Bytes,
+    caller: &Caller,
     recent: &mut Option<Recent<'r>>,
     span: &Span,
 ) -> Result<Ask<'r>, Status> {
     if span.is_disabled()
-        && let Some(recent) = recent.as_ref().filter(|recent| recent.header() == &**payload)
+        && let Some(recent) = recent.as_ref().filter(|recent| recent.is_for(payload, &caller.principal))
     {
         return Ok(Ask::bare(recent.route));
     }
     let open = Open::decode(payload)
         .map_err(|error| Status::invalid_argument("malformed-header", error.to_string()).with_origin(Origin::Server))?;
     span.record("command", field::debug(&open.command));
-    let ask = router.find(open)?;
-    *recent = ask.as_bare().and_then(|route| Recent::new(payload, route));
+    let ask = router.find(open, caller)?;
+    *recent = ask.as_bare().and_then(|route| Recent::new(payload, route, caller.principal.clone()));
     Ok(ask)
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plugd_core::{Code, Context, Handler, Operation, Origin, Registry, StartError, Status, did_you_mean};
+use plugd_core::{Caller, Code, Context, Handler, Operation, Origin, Registry, StartError, Status, did_you_mean};
 
+use crate::access::Access;
 use crate::config::{PluginConfig, RESERVED};
 use crate::handlers::SHIPPED;
 use crate::introspection;
@@ -19,6 +20,8 @@ pub(crate) struct Plugin {
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) operations: Vec<(Arc<str>, Operation)>,
     pub(crate) deadline_max: Option<Duration>,
+    /// Who may call it; `None` means everybody.
+    access: Option<Arc<Access>>,
 }
 
 impl Plugin {
@@ -29,20 +32,41 @@ impl Plugin {
         deadline_max: Option<Duration>,
     ) -> Plugin {
         let operations = operations.iter().map(|operation| (operation.name().into(), operation.clone())).collect();
-        Plugin { name: name.into(), handler, operations, deadline_max }
+        Plugin { name: name.into(), handler, operations, deadline_max, access: None }
     }
 
-    /// The operation of this name; without a name, the only one there is.
-    fn operation(&self, name: Option<&str>) -> Result<&(Arc<str>, Operation), Status> {
+    fn guarded_by(self, access: Option<Arc<Access>>) -> Plugin {
+        Plugin { access, ..self }
+    }
+
+    /// Whether there is anything that `caller` may call.
+    fn is_known_to(&self, caller: &Caller) -> bool {
+        self.access.as_ref().is_none_or(|access| access.admits_any(caller))
+    }
+
+    fn admits(&self, operation: &str, caller: &Caller) -> bool {
+        self.access.as_ref().is_none_or(|access| access.admits(operation, caller))
+    }
+
+    /// The operation of this name; without a name, the only one there is. What `caller` may not call is not there.
+    fn operation(&self, name: Option<&str>, caller: &Caller) -> Result<&(Arc<str>, Operation), Status> {
+        let mut known = self.operations.iter().filter(|(known, _)| self.admits(known, caller));
         let found = match name {
-            Some(name) => self.operations.iter().find(|(known, _)| **known == *name),
-            None => self.operations.first().filter(|_| self.operations.len() == 1),
+            Some(name) => {
+                let found = self.operations.iter().find(|(known, _)| **known == *name);
+                found.filter(|(known, _)| self.admits(known, caller))
+            }
+            None => known.next().filter(|_| known.next().is_none()),
         };
-        found.ok_or_else(|| self.unknown_operation(name))
+        found.ok_or_else(|| {
+            let status = self.unknown_operation(name, caller);
+            let is_hidden = name.is_some_and(|name| self.operations.iter().any(|(known, _)| **known == *name));
+            if is_hidden { refused(status, &self.name) } else { status }
+        })
     }
 
-    fn unknown_operation(&self, name: Option<&str>) -> Status {
-        let known = || self.operations.iter().map(|(name, _)| &**name);
+    fn unknown_operation(&self, name: Option<&str>, caller: &Caller) -> Status {
+        let known = || self.operations.iter().map(|(name, _)| &**name).filter(|name| self.admits(name, caller));
         let asked = match name {
             Some(name) => format!("no operation {name:?} in plugin \"{}\"{}", self.name, did_you_mean(name, known())),
             None => format!("plugin \"{}\" has several operations; name one", self.name),
@@ -51,10 +75,10 @@ impl Plugin {
     }
 }
 
-/// Every plugin that can be called, and the names of those that cannot.
+/// Every plugin that can be called, and the names of those that cannot with who may know of them.
 pub(crate) struct Plugins {
     enabled: BTreeMap<Arc<str>, Plugin>,
-    disabled: Vec<String>,
+    disabled: BTreeMap<String, Option<Arc<Access>>>,
     linked: Vec<&'static str>,
 }
 
@@ -74,17 +98,18 @@ impl Plugins {
         context: &Context,
     ) -> Result<Plugins, (String, StartError)> {
         let mut enabled = BTreeMap::new();
-        let mut disabled = Vec::new();
+        let mut disabled = BTreeMap::new();
         let mut catalogue = introspection::Catalogue::default();
         for config in configs {
+            let access = config.access.map(Arc::new);
             let Some(descriptor) = registry.handler(&config.handler).filter(|_| config.enabled) else {
-                disabled.push(config.name);
+                disabled.insert(config.name, access);
                 continue;
             };
             let operations = config.blueprint.operations().to_vec();
-            catalogue.add(&config.name, descriptor, &operations);
+            catalogue.add(&config.name, descriptor, &operations, access.clone());
             let handler = config.blueprint.build(context).map_err(|error| (config.name.clone(), error))?;
-            let plugin = Plugin::new(&config.name, handler, &operations, config.deadline_max);
+            let plugin = Plugin::new(&config.name, handler, &operations, config.deadline_max).guarded_by(access);
             enabled.insert(plugin.name.clone(), plugin);
         }
         let itself = introspection::plugin(catalogue);
@@ -92,24 +117,32 @@ impl Plugins {
         Ok(Plugins { enabled, disabled, linked: registry.names().collect() })
     }
 
-    /// Finds what `PLUGIN` or `PLUGIN.OPERATION` names.
+    /// Finds what `PLUGIN` or `PLUGIN.OPERATION` names, as far as `caller` may call it. What it may not call is answered as
+    /// if it were not there, so that nobody can ask for names; only the origin, [`Origin::Access`], and the detail, which are
+    /// for the log, tell the difference.
     ///
     /// # Errors
     ///
     /// `not_found`, with a reason that tells a misspelt plugin, a disabled one, a handler that this program lacks and
     /// an unknown operation apart, and with what would be accepted.
-    pub(crate) fn find(&self, command: &str) -> Result<Route<'_>, Status> {
+    pub(crate) fn find(&self, command: &str, caller: &Caller) -> Result<Route<'_>, Status> {
         let dot = command.bytes().position(|byte| byte == b'.');
         let (name, operation) = dot.map_or((command, None), |dot| (&command[..dot], Some(&command[dot + 1..])));
-        let plugin = self.enabled.get(name).ok_or_else(|| self.unknown_plugin(name))?;
-        let (operation_name, operation) = plugin.operation(operation)?;
+        let found = self.enabled.get(name);
+        let Some(plugin) = found.filter(|plugin| plugin.is_known_to(caller)) else {
+            let status = self.unknown_plugin(name, caller);
+            return Err(if found.is_some() { refused(status, name) } else { status });
+        };
+        let (operation_name, operation) = plugin.operation(operation, caller)?;
         Ok(Route { plugin, operation_name, operation })
     }
 
-    fn unknown_plugin(&self, name: &str) -> Status {
-        let callable = || self.enabled.keys().map(|name| &**name).filter(|name| *name != RESERVED);
-        let available = listed(callable());
-        if self.disabled.iter().any(|disabled| disabled == name) {
+    fn unknown_plugin(&self, name: &str, caller: &Caller) -> Status {
+        let known = self.enabled.iter().filter(|(_, plugin)| plugin.is_known_to(caller));
+        let known: Vec<&str> = known.map(|(name, _)| &**name).filter(|name| *name != RESERVED).collect();
+        let available = listed(known.iter().copied());
+        let is_known = |access: &Option<Arc<Access>>| access.as_ref().is_none_or(|access| access.admits_any(caller));
+        if self.disabled.get(name).is_some_and(is_known) {
             let text = format!("plugin \"{name}\" is disabled on this server; available: {available}");
             return not_found("plugin-disabled", text);
         }
@@ -117,9 +150,14 @@ impl Plugins {
             let text = format!("handler \"{name}\" is not linked into this server; available: {available}");
             return not_found("handler-not-linked", text);
         }
-        let hint = did_you_mean(name, callable());
+        let hint = did_you_mean(name, known);
         not_found("unknown-plugin", format!("no plugin {name:?}{hint}; available: {available}"))
     }
+}
+
+/// Marks, for the log, that something is there and `status` denies it.
+fn refused(status: Status, plugin: &str) -> Status {
+    status.with_origin(Origin::Access).with_detail(format_args!("the access rule of plugins.{plugin}"))
 }
 
 fn not_found(reason: &'static str, message: String) -> Status {

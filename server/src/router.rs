@@ -42,6 +42,18 @@ pub(crate) struct Outcome {
     pub(crate) then: Then,
 }
 
+impl Outcome {
+    /// The outcome as the caller is told it: who may not call something hears the same as if it were not there. What was so
+    /// in truth, the log has by then.
+    pub(crate) fn as_told(mut self) -> Outcome {
+        let status = &self.end.status;
+        if status.origin() == Origin::Access && status.code() == Code::NotFound {
+            self.end.status = status.clone().with_origin(Origin::Server);
+        }
+        self
+    }
+}
+
 /// Both directions of a call, and what keeps them moving.
 pub(crate) struct Halves {
     pub(crate) input: Input,
@@ -93,13 +105,13 @@ impl Router {
         Router { plugins, grace }
     }
 
-    /// Finds the operation that `open` asks for, and checks that its arguments are known.
+    /// Finds the operation that `open` asks for, when `caller` may call it, and only then checks that its arguments are known.
     ///
     /// # Errors
     ///
     /// The status that refuses the call.
-    pub(crate) fn find(&self, open: Open<'_>) -> Result<Ask<'_>, Status> {
-        let route = self.plugins.find(&open.command)?;
+    pub(crate) fn find(&self, open: Open<'_>, caller: &Caller) -> Result<Ask<'_>, Status> {
+        let route = self.plugins.find(&open.command, caller)?;
         if let Some(args) = &open.args {
             route.operation.check_args(args.get()).map_err(|status| status.with_origin(Origin::Server))?;
         }

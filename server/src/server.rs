@@ -114,7 +114,7 @@ impl Server {
     ///
     /// [`BindError`]; nothing is left bound.
     pub async fn bind(config: Config, registry: Registry) -> Result<Server, BindError> {
-        let Config { server: settings, plugins, base_dir } = config;
+        let Config { server: settings, plugins, base_dir, .. } = config;
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for address in &settings.listen {

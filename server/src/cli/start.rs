@@ -7,6 +7,7 @@ use tokio::runtime::{Builder, Runtime};
 use tracing::{info, warn};
 
 use super::{Cli, Failure, config, print};
+use crate::config::{Config, stays_root};
 use crate::server::{Control, Server};
 use crate::{logging, process};
 
@@ -22,12 +23,23 @@ pub(super) fn start(cli: &Cli, registry: Registry) -> Result<(), Failure> {
         warn!("every plugin is disabled; enable one in the configuration");
     }
     process::raise_limit(config.server.connections_max);
+    warn_of_risks(&config);
     process::confine(&config).map_err(Failure::Refused)?;
     let runtime = runtime(config.server.workers).map_err(Failure::Runtime)?;
     let served = runtime.block_on(serve(config, registry));
     // Blocking work that outlived its call must not hold up the end of the process.
     runtime.shutdown_background();
     served
+}
+
+/// Says which risks are taken, each once.
+fn warn_of_risks(config: &Config) {
+    if stays_root(&config.server) {
+        warn!("running as root; name who to become with `user` in [server]");
+    }
+    for finding in config.findings.iter().filter(|finding| finding.accepted) {
+        warn!(insecure = finding.risk.name(), plugin = finding.plugin, "{}", finding.problem);
+    }
 }
 
 /// One worker is the main thread itself, which saves the hand-over between threads at each wake-up.
@@ -39,7 +51,7 @@ fn runtime(workers: u32) -> io::Result<Runtime> {
     builder.worker_threads(workers as usize).enable_all().build()
 }
 
-async fn serve(config: crate::config::Config, registry: Registry) -> Result<(), Failure> {
+async fn serve(config: Config, registry: Registry) -> Result<(), Failure> {
     let server = Server::bind(config, registry).await?;
     let control = server.control();
     let signals = tokio::spawn(stop_on_signals(control).map_err(Failure::Runtime)?);

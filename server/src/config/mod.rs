@@ -2,8 +2,10 @@
 
 mod document;
 mod error;
+mod exposure;
 mod section;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,10 +16,12 @@ use serde_json::Value;
 
 use self::document::{Document, position};
 use self::section::{PluginSection, ServerSection};
+use crate::access::{Access, Groups};
 use crate::address::ListenAddress;
 use crate::handlers::SHIPPED;
 
 pub use self::error::{ConfigError, ConfigErrors};
+pub(crate) use self::exposure::{Finding, Risk, stays_root};
 pub use self::section::{AuditTarget, LogFormat, ServerSettings};
 
 /// The name that no plugin may take: the server itself answers under it.
@@ -29,7 +33,7 @@ const TEXT_LEN_MAX: u64 = 1 << 20;
 /// What a server serves when there is no file at all: nothing that touches the machine.
 const BUILT_IN: &str = "[plugins.echo]\n\n[plugins.upper]\n";
 
-const SECTIONS: [&str; 2] = ["plugins", "server"];
+const SECTIONS: [&str; 3] = ["groups", "plugins", "server"];
 
 /// Where a configuration comes from.
 #[derive(Debug, Clone)]
@@ -97,6 +101,10 @@ pub struct PluginConfig {
     pub enabled: bool,
     /// How long a call may take; `None` means as long as the caller wants.
     pub deadline_max: Option<Duration>,
+    /// Who may call it; `None` means everybody.
+    pub(crate) access: Option<Access>,
+    /// The risks that the operator accepts for it.
+    pub(crate) accepted: Vec<Risk>,
     pub(crate) blueprint: Blueprint,
 }
 
@@ -115,6 +123,8 @@ pub struct Config {
     pub server: ServerSettings,
     /// Every plugin, enabled or not, sorted by name.
     pub plugins: Vec<PluginConfig>,
+    /// What the safe defaults forbid and the operator accepts; after [`Config::inspect`] also what nobody accepted.
+    pub(crate) findings: Vec<Finding>,
     pub(crate) base_dir: PathBuf,
 }
 
@@ -126,17 +136,41 @@ impl Config {
     ///
     /// [`ConfigErrors`] with everything that is wrong, in the order of the file.
     pub fn parse(origin: &Origin, registry: &Registry, listen: &[ListenAddress]) -> Result<Config, ConfigErrors> {
+        Config::read(origin, registry, listen, false)
+    }
+
+    /// As [`Config::parse`], but what the safe defaults forbid is no error, only found.
+    pub(crate) fn inspect(
+        origin: &Origin,
+        registry: &Registry,
+        listen: &[ListenAddress],
+    ) -> Result<Config, ConfigErrors> {
+        Config::read(origin, registry, listen, true)
+    }
+
+    fn read(
+        origin: &Origin,
+        registry: &Registry,
+        listen: &[ListenAddress],
+        forbidden_is_fine: bool,
+    ) -> Result<Config, ConfigErrors> {
         let text = utf8(origin).map_err(|error| ConfigErrors::new(vec![error]))?;
         let document = Document::parse(&origin.file, text).map_err(ConfigErrors::new)?;
-        let mut reader = Reader { document, registry, errors: Vec::new() };
+        let mut reader = Reader { document, registry, errors: Vec::new(), findings: Vec::new() };
         reader.refuse_unknown_sections();
         let server = reader.server(listen);
-        let plugins = reader.plugins(server.as_ref());
+        let groups = reader.groups();
+        let plugins = reader.plugins(server.as_ref(), &groups);
+        reader.judge_root(server.as_ref(), &plugins);
+        let Reader { mut errors, findings, .. } = reader;
+        if !forbidden_is_fine {
+            errors.extend(findings.iter().filter(|finding| !finding.accepted).map(|finding| finding.error.clone()));
+        }
         match server {
-            Some(server) if reader.errors.is_empty() => {
-                Ok(Config { server, plugins, base_dir: origin.base_dir.clone() })
+            Some(server) if errors.is_empty() => {
+                Ok(Config { server, plugins, findings, base_dir: origin.base_dir.clone() })
             }
-            _ => Err(ConfigErrors::new(reader.errors)),
+            _ => Err(ConfigErrors::new(errors)),
         }
     }
 }
@@ -153,6 +187,7 @@ struct Reader<'a> {
     document: Document<'a>,
     registry: &'a Registry,
     errors: Vec<ConfigError>,
+    findings: Vec<Finding>,
 }
 
 impl Reader<'_> {
@@ -174,7 +209,20 @@ impl Reader<'_> {
         settings.map(|settings| if listen.is_empty() { settings } else { ServerSettings { listen, ..settings } })
     }
 
-    fn plugins(&mut self, server: Option<&ServerSettings>) -> Vec<PluginConfig> {
+    fn groups(&mut self) -> Groups {
+        let value = self.document.section("groups").cloned().unwrap_or_else(|| Value::Object(Default::default()));
+        let Reading { settings, mut errors } = read_settings::<BTreeMap<String, Vec<String>>>(value);
+        let tokens = match self.document.section("tokens") {
+            Some(Value::Object(tokens)) => tokens.keys().cloned().collect(),
+            _ => Vec::new(),
+        };
+        let (groups, more) = Groups::read(&settings.unwrap_or_default(), tokens);
+        errors.extend(more);
+        self.errors.extend(self.document.setting_errors(&["groups"], errors));
+        groups
+    }
+
+    fn plugins(&mut self, server: Option<&ServerSettings>, groups: &Groups) -> Vec<PluginConfig> {
         let sections = match self.document.section("plugins") {
             Some(Value::Object(sections)) if !sections.is_empty() => sections.clone(),
             Some(Value::Object(_)) | None => {
@@ -187,13 +235,20 @@ impl Reader<'_> {
                 return Vec::new();
             }
         };
-        sections.into_iter().filter_map(|(name, value)| self.plugin(name, value, server)).collect()
+        sections.into_iter().filter_map(|(name, value)| self.plugin(name, value, server, groups)).collect()
     }
 
-    fn plugin(&mut self, name: String, value: Value, server: Option<&ServerSettings>) -> Option<PluginConfig> {
+    fn plugin(
+        &mut self,
+        name: String,
+        value: Value,
+        server: Option<&ServerSettings>,
+        groups: &Groups,
+    ) -> Option<PluginConfig> {
         let path = ["plugins", &name];
         self.check_name(&name);
         let Reading { settings, errors } = read_settings::<PluginSection>(value);
+        let is_access_whole = errors.iter().all(|error| error.path.first().is_none_or(|key| key != "access"));
         self.errors.extend(self.document.setting_errors(&path, errors));
         let section = settings?;
         let limits_path = ["plugins", &name, "limits"];
@@ -204,10 +259,19 @@ impl Reader<'_> {
         // Settings that cannot be say nothing of what the plugin would offer; then the handler's own word counts.
         let described = self.registry.handler(&handler).map(Descriptor::operations);
         let operations = blueprint.as_ref().map(Blueprint::operations).or(described).unwrap_or_default();
-        self.check_exposure(&name, operations, &section, server);
-        let blueprint = blueprint?;
+        let (accepted, unknown) = Risk::read(&section.insecure, &Risk::OF_PLUGIN);
+        self.errors.extend(self.document.setting_errors(&path, unknown));
+        self.judge_plugin(&name, operations, &section, &accepted, server);
+        let known = blueprint.as_ref().map(Blueprint::operations);
+        // Of a rule that lost what has a wrong type, nothing more can be said.
+        let access = section.access.as_ref().filter(|_| is_access_whole);
+        let access = access.map(|access| access.resolve(known, groups)).transpose();
+        let access = access.map_err(|errors| {
+            self.errors.extend(self.document.setting_errors(&["plugins", &name, "access"], errors));
+        });
+        let (blueprint, access) = (blueprint?, access.ok()?);
         let PluginSection { enabled, limits, .. } = section;
-        Some(PluginConfig { name, handler, enabled, deadline_max: limits.deadline, blueprint })
+        Some(PluginConfig { name, handler, enabled, deadline_max: limits.deadline, access, accepted, blueprint })
     }
 
     fn check_name(&mut self, name: &str) {
@@ -219,28 +283,6 @@ impl Reader<'_> {
             format!("illegal plugin name {name:?}; allowed: [a-z][a-z0-9_-]*, at most {NAME_LEN_MAX} bytes")
         };
         self.errors.push(self.document.error(&["plugins", name], message));
-    }
-
-    /// What changes or runs things stays on this machine unless the operator says otherwise, per plugin.
-    fn check_exposure(
-        &mut self,
-        name: &str,
-        operations: &[Operation],
-        section: &PluginSection,
-        server: Option<&ServerSettings>,
-    ) {
-        let exposed = server.and_then(|server| server.listen.iter().find(|address| !address.is_local()));
-        if let Some(address) = exposed
-            && section.enabled
-            && !section.insecure
-            && operations.iter().any(Operation::effects)
-        {
-            let message = format!(
-                "plugins.{name} changes or runs things and would be open to everybody who reaches {address}; \
-                 listen on loopback, disable it, or accept that with `insecure = true`"
-            );
-            self.errors.push(self.document.error(&["plugins", name], message));
-        }
     }
 
     fn prepare(&mut self, name: &str, handler: &str, section: &PluginSection) -> Option<Blueprint> {

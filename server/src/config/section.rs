@@ -15,6 +15,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::Risk;
+use crate::access::AccessSection;
 use crate::address::{DEFAULT_PORT, ListenAddress};
 use crate::process::Account;
 
@@ -88,6 +90,8 @@ pub(super) struct ServerSection {
     log_format: LogFormat,
     /// Where a line goes for each command that somebody asked for: log, journald, or file:PATH.
     audit: String,
+    /// The risks that are accepted, by name.
+    insecure: Vec<String>,
 }
 
 impl Default for ServerSection {
@@ -109,6 +113,7 @@ impl Default for ServerSection {
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             audit: "log".to_owned(),
+            insecure: Vec::new(),
         }
     }
 }
@@ -151,6 +156,8 @@ pub struct ServerSettings {
     pub log_format: LogFormat,
     /// Where the lines of the audit go. The program reads it, as it does `log`.
     pub audit: AuditTarget,
+    /// The risks that the operator accepts.
+    pub(crate) accepted: Vec<Risk>,
 }
 
 impl ServerSection {
@@ -176,6 +183,7 @@ impl ServerSection {
             log: self.log,
             log_format: self.log_format,
             audit: checks.audit(&self.audit),
+            accepted: checks.accepted(&self.insecure, &Risk::OF_SERVER),
         };
         checks.log(&settings.log);
         if checks.0.is_empty() { Ok(settings) } else { Err(checks.0) }
@@ -243,6 +251,12 @@ impl Checks {
         })
     }
 
+    fn accepted(&mut self, names: &[String], allowed: &[Risk]) -> Vec<Risk> {
+        let (accepted, errors) = Risk::read(names, allowed);
+        self.0.extend(errors);
+        accepted
+    }
+
     fn log(&mut self, filter: &str) {
         if let Err(error) = crate::logging::parse_filter(filter) {
             self.0.push(SettingError::new("log", error));
@@ -262,8 +276,11 @@ pub(super) struct PluginSection {
     pub(super) config: Map<String, Value>,
     /// What a call may use.
     pub(super) limits: LimitsSection,
-    /// Accepts that the plugin changes or runs things for everybody who reaches an address beyond loopback.
-    pub(super) insecure: bool,
+    /// Who may call it.
+    #[schemars(with = "AccessSection")]
+    pub(super) access: Option<AccessSection>,
+    /// The risks that are accepted, by name.
+    pub(super) insecure: Vec<String>,
 }
 
 impl Default for PluginSection {
@@ -273,7 +290,8 @@ impl Default for PluginSection {
             enabled: true,
             config: Map::new(),
             limits: LimitsSection::default(),
-            insecure: false,
+            access: None,
+            insecure: Vec::new(),
         }
     }
 }

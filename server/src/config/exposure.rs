@@ -1,0 +1,140 @@
+//! What the safe defaults forbid, and the names by which an operator accepts it all the same.
+
+use plugd_core::{Operation, SettingError, did_you_mean};
+
+use super::section::PluginSection;
+use super::{ConfigError, PluginConfig, Reader, ServerSettings};
+
+/// A risk that an operator may accept, in the list `insecure` of the section that it concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Risk {
+    /// Everybody may call what runs programs, or from beyond this machine what changes things.
+    NoAccessRule,
+    /// What changes or runs things is served as root beyond this machine.
+    Root,
+    /// Tokens are accepted where others may read them on their way.
+    CleartextTokens,
+}
+
+impl Risk {
+    /// Those of `[server]`.
+    pub(super) const OF_SERVER: [Risk; 2] = [Risk::CleartextTokens, Risk::Root];
+
+    /// Those of `[plugins.NAME]`.
+    pub(super) const OF_PLUGIN: [Risk; 1] = [Risk::NoAccessRule];
+
+    /// The name in a configuration.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Risk::NoAccessRule => "no-access-rule",
+            Risk::Root => "root",
+            Risk::CleartextTokens => "cleartext-tokens",
+        }
+    }
+
+    /// Reads a list `insecure`; what is wrong comes with its path within the section.
+    pub(super) fn read(names: &[String], allowed: &[Risk]) -> (Vec<Risk>, Vec<SettingError>) {
+        let mut risks = Vec::new();
+        let mut errors = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            match allowed.iter().find(|risk| risk.name() == name) {
+                Some(risk) => risks.push(*risk),
+                None => {
+                    let known: Vec<&str> = allowed.iter().map(|risk| risk.name()).collect();
+                    let hint = did_you_mean(name, known.iter().copied());
+                    let message = format!("unknown risk {name:?}{hint}; allowed: {}", known.join(", "));
+                    errors.push(SettingError::new(&format!("insecure.{index}"), message));
+                }
+            }
+        }
+        (risks, errors)
+    }
+}
+
+/// Something that the safe defaults forbid.
+#[derive(Debug)]
+pub(crate) struct Finding {
+    /// The plugin; `None` when it is about the server.
+    pub(crate) plugin: Option<String>,
+    pub(crate) risk: Risk,
+    /// What is so, without what to do about it.
+    pub(crate) problem: String,
+    /// Whether the operator accepts the risk; else the server does not start.
+    pub(crate) accepted: bool,
+    /// The same with its place and its remedies.
+    pub(crate) error: ConfigError,
+}
+
+impl Reader<'_> {
+    /// What runs programs is for those who are named, wherever they are; what changes things stays on this machine without
+    /// names.
+    pub(super) fn judge_plugin(
+        &mut self,
+        name: &str,
+        operations: &[Operation],
+        section: &PluginSection,
+        accepted: &[Risk],
+        server: Option<&ServerSettings>,
+    ) {
+        if !section.enabled || section.access.is_some() {
+            return;
+        }
+        let beyond = server.and_then(|server| server.listen.iter().find(|address| !address.is_local()));
+        let (problem, or_stay) = match beyond {
+            Some(address) if operations.iter().any(Operation::effects) => {
+                let problem = format!("changes or runs things for everybody who reaches {address}");
+                (problem, if operations.iter().any(Operation::runs) { "" } else { "listen on loopback, " })
+            }
+            _ if operations.iter().any(Operation::runs) => {
+                ("runs programs for everybody who reaches the server".to_owned(), "")
+            }
+            _ => return,
+        };
+        let problem = format!("plugins.{name} {problem}");
+        let message = format!(
+            "{problem}; say who may call it, such as `access = {{ allow = [\"uid:1000\", \"net:127.0.0.0/8\"] }}`, \
+             {or_stay}disable it, or accept that with `insecure = [\"{}\"]`",
+            Risk::NoAccessRule.name()
+        );
+        self.findings.push(Finding {
+            plugin: Some(name.to_owned()),
+            risk: Risk::NoAccessRule,
+            problem,
+            accepted: accepted.contains(&Risk::NoAccessRule),
+            error: self.document.error(&["plugins", name], message),
+        });
+    }
+
+    /// Root does what it is asked from beyond this machine only when the operator says so: a mistake in a rule or in a
+    /// handler then is one of the whole machine.
+    pub(super) fn judge_root(&mut self, server: Option<&ServerSettings>, plugins: &[PluginConfig]) {
+        let Some(server) = server else { return };
+        let Some(address) = server.listen.iter().find(|address| !address.is_local()) else { return };
+        if !stays_root(server) {
+            return;
+        }
+        let acts = |plugin: &&PluginConfig| plugin.enabled && plugin.operations().iter().any(Operation::effects);
+        let names: Vec<&str> = plugins.iter().filter(acts).map(|plugin| plugin.name.as_str()).collect();
+        if names.is_empty() {
+            return;
+        }
+        let problem = format!("as root, {} would change or run things for callers at {address}", names.join(", "));
+        let message = format!(
+            "{problem}; name who to become with `user` in [server], listen on loopback, or accept that with `insecure = \
+             [\"{}\"]` there",
+            Risk::Root.name()
+        );
+        self.findings.push(Finding {
+            plugin: None,
+            risk: Risk::Root,
+            problem,
+            accepted: server.accepted.contains(&Risk::Root),
+            error: self.document.error(&["server", "listen"], message),
+        });
+    }
+}
+
+/// Whether the server would serve as root: it is, and is not told to become somebody else.
+pub(crate) fn stays_root(server: &ServerSettings) -> bool {
+    nix::unistd::geteuid().is_root() && server.account.as_ref().is_none_or(|account| account.stays_root())
+}
