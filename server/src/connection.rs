@@ -290,7 +290,7 @@ impl Session {
             let elapsed = started.map(|started| started.elapsed());
             span.in_scope(|| log(&outcome.end.status, elapsed, self.connection.traffic()));
         }
-        self.finish(outcome.as_told()).await
+        self.finish(outcome.told()).await
     }
 
     fn span(&self) -> Span {

@@ -45,7 +45,7 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// The outcome as the caller is told it: who may not call something hears the same as if it were not there. What was so
     /// in truth, the log has by then.
-    pub(crate) fn as_told(mut self) -> Outcome {
+    pub(crate) fn told(mut self) -> Outcome {
         let status = &self.end.status;
         if status.origin() == Origin::Access && status.code() == Code::NotFound {
             self.end.status = status.clone().with_origin(Origin::Server);

@@ -4,6 +4,7 @@ use plugd_core::{Operation, SettingError, did_you_mean};
 
 use super::section::PluginSection;
 use super::{ConfigError, PluginConfig, Reader, ServerSettings};
+use crate::address::ListenAddress;
 
 /// A risk that an operator may accept, in the list `insecure` of the section that it concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +67,19 @@ pub(crate) struct Finding {
 }
 
 impl Reader<'_> {
+    /// Tokens over plain TCP are refused beyond loopback, unless the operator accepts that others read them on their way.
+    pub(super) fn judge_tokens(&mut self, server: Option<&ServerSettings>) {
+        let Some(server) = server.filter(|server| server.accepted.contains(&Risk::CleartextTokens)) else { return };
+        let is_plain = |address: &&ListenAddress| matches!(address, ListenAddress::Tcp { .. }) && !address.is_local();
+        let Some(address) = server.listen.iter().find(is_plain) else { return };
+        if self.token_names().is_empty() {
+            return;
+        }
+        let problem = format!("tokens are accepted in clear text at {address}");
+        let error = self.document.error(&["server", "insecure"], problem.clone());
+        self.findings.push(Finding { plugin: None, risk: Risk::CleartextTokens, problem, accepted: true, error });
+    }
+
     /// What runs programs is for those who are named, wherever they are; what changes things stays on this machine without
     /// names.
     pub(super) fn judge_plugin(

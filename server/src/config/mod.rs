@@ -162,6 +162,7 @@ impl Config {
         let groups = reader.groups();
         let plugins = reader.plugins(server.as_ref(), &groups);
         reader.judge_root(server.as_ref(), &plugins);
+        reader.judge_tokens(server.as_ref());
         let Reader { mut errors, findings, .. } = reader;
         if !forbidden_is_fine {
             errors.extend(findings.iter().filter(|finding| !finding.accepted).map(|finding| finding.error.clone()));
@@ -212,14 +213,18 @@ impl Reader<'_> {
     fn groups(&mut self) -> Groups {
         let value = self.document.section("groups").cloned().unwrap_or_else(|| Value::Object(Default::default()));
         let Reading { settings, mut errors } = read_settings::<BTreeMap<String, Vec<String>>>(value);
-        let tokens = match self.document.section("tokens") {
-            Some(Value::Object(tokens)) => tokens.keys().cloned().collect(),
-            _ => Vec::new(),
-        };
-        let (groups, more) = Groups::read(&settings.unwrap_or_default(), tokens);
+        let (groups, more) = Groups::read(&settings.unwrap_or_default(), self.token_names());
         errors.extend(more);
         self.errors.extend(self.document.setting_errors(&["groups"], errors));
         groups
+    }
+
+    /// The names of `[tokens.NAME]`, which rules may name.
+    fn token_names(&self) -> Vec<String> {
+        match self.document.section("tokens") {
+            Some(Value::Object(tokens)) => tokens.keys().cloned().collect(),
+            _ => Vec::new(),
+        }
     }
 
     fn plugins(&mut self, server: Option<&ServerSettings>, groups: &Groups) -> Vec<PluginConfig> {
