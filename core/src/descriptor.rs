@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::call::without_position;
-use crate::schema::unknown_keys;
+use crate::schema::{unknown_keys, wrong_values};
 use crate::settings::{self, Blueprint, SettingError, Settings, Writes};
 use crate::{Handler, Status};
 
@@ -139,6 +139,11 @@ impl Operation {
         self.args.as_value()
     }
 
+    /// How the operation moves data.
+    pub fn streaming(&self) -> Streaming {
+        self.streaming
+    }
+
     /// Whether the operation changes or runs something.
     pub fn effects(&self) -> bool {
         self.effects
@@ -149,21 +154,26 @@ impl Operation {
         self.runs
     }
 
-    /// Refuses arguments that the operation does not know. Their values are checked by the handler that reads them.
+    /// Refuses arguments that the operation does not know, and values that its schema does not allow: of another type, out of
+    /// range, too short or long, none of the choices, or missing. What a schema cannot say is checked by the handler that
+    /// reads them.
     ///
     /// # Errors
     ///
-    /// `invalid_argument` with reason `unknown-argument`, which names every one of them and the nearest known name.
+    /// `invalid_argument` with reason `unknown-argument`, which names every one of them and the nearest known name, or with
+    /// reason `bad-arguments`, which says of every value where it stands, what was found and what is allowed.
     pub fn check_args(&self, args: &str) -> Result<(), Status> {
         let value: Value = serde_json::from_str(args)
             .map_err(|error| Status::invalid_argument("bad-arguments", without_position(&error)))?;
         let unknown = unknown_keys(self.args.as_value(), &value);
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let texts: Vec<String> =
-            unknown.iter().map(|key| format!("unknown argument \"{}\"{}", key.path.join("."), key.remedy())).collect();
-        Err(Status::invalid_argument("unknown-argument", texts.join("; ")))
+        // What is missing is most likely there under a name that is not known.
+        let mut wrong = wrong_values(self.args.as_value(), &value);
+        wrong.retain(|wrong| unknown.is_empty() || !wrong.is_missing);
+        let reason = if unknown.is_empty() { "bad-arguments" } else { "unknown-argument" };
+        let unknown = unknown.iter().map(|key| format!("unknown argument \"{}\"{}", key.path.join("."), key.remedy()));
+        let wrong = wrong.iter().map(|wrong| format!("{}{}", place(&wrong.path), wrong.message));
+        let texts: Vec<String> = unknown.chain(wrong).collect();
+        if texts.is_empty() { Ok(()) } else { Err(Status::invalid_argument(reason, texts.join("; "))) }
     }
 
     fn describe(&self) -> Value {
@@ -176,6 +186,11 @@ impl Operation {
             "args": self.args,
         })
     }
+}
+
+/// The beginning of a message about an argument.
+fn place(path: &[String]) -> String {
+    if path.is_empty() { String::new() } else { format!("argument \"{}\": ", path.join(".")) }
 }
 
 type Prepare = Box<dyn Fn(Value, &[Operation]) -> Result<Blueprint, Vec<SettingError>> + Send + Sync>;

@@ -51,7 +51,7 @@ pub use descriptor::{Descriptor, NoArguments, Operation, Streaming};
 pub use handler::Handler;
 pub use name::{NAME_LEN_MAX, did_you_mean, is_legal_name, nearest};
 pub use registry::{Registration, Registry, RegistryError};
-pub use schema::{UnknownKey, unknown_keys};
+pub use schema::{UnknownKey, allowed_values, unknown_keys};
 pub use settings::{Blueprint, Context, Reading, SettingError, Settings, StartError, Writes, read_settings};
 pub use status::{Code, Origin, Status};
 

@@ -71,9 +71,21 @@ impl Catalogue {
     }
 }
 
-fn list<'d>(descriptions: impl Iterator<Item = &'d Value>) -> Value {
+fn list<'d>(descriptions: impl Iterator<Item = &'d Value> + Clone) -> Value {
+    let hash = hash(descriptions.clone());
     let plugins: Vec<Value> = descriptions.map(summarise).collect();
-    json!({ "server": "plugd", "version": env!("CARGO_PKG_VERSION"), "plugins": plugins })
+    json!({ "server": "plugd", "version": env!("CARGO_PKG_VERSION"), "hash": hash, "plugins": plugins })
+}
+
+/// Another one as soon as anything in a description is another: what a client remembers holds as long as this does. Of what
+/// a caller may not call it tells nothing.
+fn hash<'d>(descriptions: impl Iterator<Item = &'d Value>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for description in descriptions {
+        // Members are sorted, so that equal descriptions are equal texts.
+        hasher.update(description.to_string().as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
 /// The description of a handler as it serves `operations` under the name `plugin`.
@@ -149,5 +161,25 @@ impl Handler for Introspection {
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemars::json_schema;
+
+    use super::*;
+
+    #[test]
+    fn the_hash_tells_any_other_description() {
+        let hash = |args| {
+            let mut catalogue = Catalogue::default();
+            let descriptor = descriptor();
+            catalogue.add("a", &descriptor, &[Operation::new("run", "runs").args_schema(args)], None);
+            catalogue.list_for(&Caller::new(plugd_core::Peer::Memory))["hash"].as_str().expect("a text").to_owned()
+        };
+        let most = |most: u32| hash(json_schema!({ "type": "object", "properties": { "n": { "maximum": most } } }));
+        assert_eq!(most(1), most(1));
+        assert_ne!(most(1), most(2));
     }
 }

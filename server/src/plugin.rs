@@ -59,14 +59,15 @@ impl Plugin {
             None => known.next().filter(|_| known.next().is_none()),
         };
         found.ok_or_else(|| {
-            let status = self.unknown_operation(name, caller);
             let is_hidden = name.is_some_and(|name| self.operations.iter().any(|(known, _)| **known == *name));
-            if is_hidden { refused(status, &self.name) } else { status }
+            self.unknown_operation(name, caller).with_origin(origin(is_hidden))
         })
     }
 
     fn unknown_operation(&self, name: Option<&str>, caller: &Caller) -> Status {
-        let known = || self.operations.iter().map(|(name, _)| &**name).filter(|name| self.admits(name, caller));
+        let others = self.operations.iter().map(|(known, _)| &**known).filter(|known| Some(*known) != name);
+        let known: Vec<&str> = others.filter(|known| self.admits(known, caller)).collect();
+        let known = || known.iter().copied();
         let asked = match name {
             Some(name) => format!("no operation {name:?} in plugin \"{}\"{}", self.name, did_you_mean(name, known())),
             None => format!("plugin \"{}\" has several operations; name one", self.name),
@@ -118,8 +119,8 @@ impl Plugins {
     }
 
     /// Finds what `PLUGIN` or `PLUGIN.OPERATION` names, as far as `caller` may call it. What it may not call is answered as
-    /// if it were not there, so that nobody can ask for names; only the origin, [`Origin::Access`], and the detail, which are
-    /// for the log, tell the difference.
+    /// if it were not there, so that nobody can ask for names; only the origin, [`Origin::Access`], tells the log the
+    /// difference.
     ///
     /// # Errors
     ///
@@ -130,16 +131,17 @@ impl Plugins {
         let (name, operation) = dot.map_or((command, None), |dot| (&command[..dot], Some(&command[dot + 1..])));
         let found = self.enabled.get(name);
         let Some(plugin) = found.filter(|plugin| plugin.is_known_to(caller)) else {
-            let status = self.unknown_plugin(name, caller);
-            return Err(if found.is_some() { refused(status, name) } else { status });
+            return Err(self.unknown_plugin(name, caller).with_origin(origin(found.is_some())));
         };
         let (operation_name, operation) = plugin.operation(operation, caller)?;
         Ok(Route { plugin, operation_name, operation })
     }
 
     fn unknown_plugin(&self, name: &str, caller: &Caller) -> Status {
-        let known = self.enabled.iter().filter(|(_, plugin)| plugin.is_known_to(caller));
-        let known: Vec<&str> = known.map(|(name, _)| &**name).filter(|name| *name != RESERVED).collect();
+        // A plugin of this name was looked at already: each rule is looked at once, whether it is there or not.
+        let others = self.enabled.iter().filter(|(known, _)| ***known != *name && ***known != *RESERVED);
+        let known: Vec<&str> =
+            others.filter(|(_, plugin)| plugin.is_known_to(caller)).map(|(known, _)| &**known).collect();
         let available = listed(known.iter().copied());
         let is_known = |access: &Option<Arc<Access>>| access.as_ref().is_none_or(|access| access.admits_any(caller));
         if self.disabled.get(name).is_some_and(is_known) {
@@ -155,9 +157,9 @@ impl Plugins {
     }
 }
 
-/// Marks, for the log, that something is there and `status` denies it.
-fn refused(status: Status, plugin: &str) -> Status {
-    status.with_origin(Origin::Access).with_detail(format_args!("the access rule of plugins.{plugin}"))
+/// Who says that something is not there: of what is there, a rule of access does. The log shows it, the caller never sees it.
+fn origin(is_hidden: bool) -> Origin {
+    if is_hidden { Origin::Access } else { Origin::Server }
 }
 
 fn not_found(reason: &'static str, message: String) -> Status {

@@ -46,9 +46,9 @@ impl Outcome {
     /// The outcome as the caller is told it: who may not call something hears the same as if it were not there. What was so
     /// in truth, the log has by then.
     pub(crate) fn told(mut self) -> Outcome {
-        let status = &self.end.status;
+        let status = &mut self.end.status;
         if status.origin() == Origin::Access && status.code() == Code::NotFound {
-            self.end.status = status.clone().with_origin(Origin::Server);
+            *status = std::mem::replace(status, Status::ok()).with_origin(Origin::Server);
         }
         self
     }

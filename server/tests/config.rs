@@ -370,3 +370,16 @@ fn bytes_that_are_no_utf8_are_found_at_their_place() {
     let found = Config::parse(&Origin::file(&file).expect("a file"), &registry, &[]).expect_err("no text").to_string();
     assert!(found.ends_with("plugins.toml:2:3: byte 0xff is not UTF-8"), "{found}");
 }
+
+#[test]
+fn a_typo_three_levels_down_is_named_with_its_place() {
+    let text = "[plugins.ops]\nhandler = \"shell\"\naccess.allow = [\"any\"]\n[plugins.ops.config.commands.tail]\nargv = [\"tail\", \"{n}\"]\n\
+                parameters.n = { type = \"integer\", mni = 1 }\n";
+    let complaint = complaint(text);
+    assert!(
+        complaint.starts_with(
+            "<text>:6:36: plugins.ops.config.commands.tail.parameters.n.mni: unknown key \"mni\"; did you mean \"min\"?"
+        ),
+        "{complaint}"
+    );
+}

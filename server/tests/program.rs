@@ -230,9 +230,13 @@ fn list_names_every_handler_and_the_plugins_that_use_it() {
 fn describe_shows_operations_arguments_and_settings() {
     let dir = dir_with("[plugins.docs]\nhandler = \"file\"\nconfig = { root = \"x\" }\n");
     let text = run(dir.path(), &["describe", "docs"]);
-    for part in
-        ["docs (handler file", "get:", "path (string or object, required)", "root (string, required)", "writable"]
-    {
+    for part in [
+        "docs (handler file",
+        "get:",
+        "path (a string, or an object; required)",
+        "root (a string; required)",
+        "writable",
+    ] {
         assert!(stdout(&text).contains(part), "{part} in {}", stdout(&text));
     }
     let json = run(dir.path(), &["describe", "docs", "--json"]);

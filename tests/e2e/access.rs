@@ -146,10 +146,8 @@ fn the_log_says_what_the_caller_is_not_told() {
         let command = format!("{command:?}");
         log.iter().find(|event| event["span"]["command"] == command).expect("a call")
     };
-    let words = |event: &Value| ["reason", "origin", "detail"].map(|key| event[key].as_str().map(str::to_owned));
-    let expected = ["unknown-plugin", "access", "the access rule of plugins.secret"].map(|word| Some(word.to_owned()));
-    assert_eq!(words(event("secret")), expected);
-    assert_eq!(words(event("nothing"))[1..], [Some("server".to_owned()), None]);
+    assert_eq!((&event("secret")["reason"], &event("secret")["origin"]), (&"unknown-plugin".into(), &"access".into()));
+    assert_eq!(event("nothing")["origin"], "server");
 }
 
 async fn serve(text: &str) -> (Vec<ListenAddress>, Serving) {

@@ -14,6 +14,7 @@ use super::{Access, Rule};
 /// Who may call a plugin.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["allow"]))]
 pub(crate) struct AccessSection {
     /// Who may call: any, net:ADDRESS[/BITS], uid:NUMBER, user:NAME, token:NAME, cert:NAME, group:NAME.
     allow: Option<Vec<String>>,

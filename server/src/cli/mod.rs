@@ -3,6 +3,7 @@
 mod describe;
 mod exposure;
 mod inspect;
+mod schema;
 mod start;
 
 use std::io::{self, Write};
@@ -17,6 +18,9 @@ use crate::config::{Config, ConfigErrors, LogFormat, Origin};
 
 /// The commented configuration that `plugd init` writes.
 const STARTER: &str = include_str!("../../../plugins.toml");
+
+/// Its first line, which names a file that only stands beside it here.
+const STARTER_SCHEMA: &str = "#:schema docs/plugins.schema.json\n";
 
 /// The file that is looked for where none is named.
 const DEFAULT_FILE: &str = "plugins.toml";
@@ -76,6 +80,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print a JSON Schema of plugins.toml with the handlers in this program, for editors that complete and check it
+    Schema,
     /// Write a commented plugins.toml to start from
     Init {
         /// Where to write it; an existing file is left alone
@@ -142,6 +148,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Some(Command::Check { .. }) => inspect::check(&cli.source.origin()?, &registry, &cli.listen),
         Some(Command::List { json }) => inspect::list(&cli.source.origin()?, &registry, *json),
         Some(Command::Describe { name, json }) => describe::describe(cli.source.origin(), &registry, name, *json),
+        Some(Command::Schema) => schema::schema(&registry),
         Some(Command::Init { file }) => init(file),
     }
 }
@@ -163,7 +170,8 @@ fn init(path: &PathBuf) -> Result<(), Failure> {
         _ => Failure::Refused(format!("{}: cannot be written: {error}", path.display())),
     };
     let mut file = std::fs::File::create_new(path).map_err(refused)?;
-    file.write_all(STARTER.as_bytes()).map_err(refused)?;
+    let starter = STARTER.strip_prefix(STARTER_SCHEMA).unwrap_or(STARTER);
+    file.write_all(starter.as_bytes()).map_err(refused)?;
     print(&format!("wrote {}; start the server with: plugd --config {0}\n", path.display()))
 }
 

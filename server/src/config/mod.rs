@@ -3,6 +3,7 @@
 mod document;
 mod error;
 mod exposure;
+mod schema;
 mod section;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,8 @@ use self::section::{PluginSection, ServerSection};
 use crate::access::{Access, Groups};
 use crate::address::ListenAddress;
 use crate::handlers::SHIPPED;
+
+pub(crate) use self::schema::schema;
 
 pub use self::error::{ConfigError, ConfigErrors};
 pub(crate) use self::exposure::{Finding, Risk, stays_root};

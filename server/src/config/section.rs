@@ -13,7 +13,7 @@ use plugd_core::wire::{
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::Risk;
 use crate::access::AccessSection;
@@ -51,6 +51,7 @@ pub(super) struct ServerSection {
     /// Where to listen.
     listen: Vec<String>,
     /// How many connections may be open at once.
+    #[schemars(range(min = 1, max = 100_000))]
     connections_max: u32,
     /// The longest data frame that is accepted.
     #[schemars(with = "String")]
@@ -77,6 +78,7 @@ pub(super) struct ServerSection {
     /// The congestion control of TCP connections, such as cubic; the system's own unless told otherwise. Linux only.
     congestion: Option<String>,
     /// How many threads serve connections; half of the processors unless told otherwise.
+    #[schemars(range(min = 1, max = 1024))]
     workers: u32,
     /// The user, by name or number, that the server becomes when it has bound its addresses; then it is started as root.
     user: Option<String>,
@@ -91,6 +93,7 @@ pub(super) struct ServerSection {
     /// Where a line goes for each command that somebody asked for: log, journald, or file:PATH.
     audit: String,
     /// The risks that are accepted, by name.
+    #[schemars(extend("items" = json!({ "enum": Risk::OF_SERVER.map(Risk::name) })))]
     insecure: Vec<String>,
 }
 
@@ -280,6 +283,7 @@ pub(super) struct PluginSection {
     #[schemars(with = "AccessSection")]
     pub(super) access: Option<AccessSection>,
     /// The risks that are accepted, by name.
+    #[schemars(extend("items" = json!({ "enum": Risk::OF_PLUGIN.map(Risk::name) })))]
     pub(super) insecure: Vec<String>,
 }
 
