@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use plugd_core::{Call, Caller, Descriptor, Handler, Operation, Status, did_you_mean};
+use plugd_core::{Call, Caller, Descriptor, Handler, Layer, Metrics, Operation, Status, did_you_mean};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -59,6 +59,17 @@ impl Catalogue {
         let seen: Vec<Cow<'_, Value>> =
             self.plugins.values().filter_map(|described| described.seen_by(caller)).collect();
         list(seen.iter().map(|description| &**description))
+    }
+
+    /// Whether `caller` may call what the labels of a count name, if they name a plugin.
+    fn is_known_to(&self, labels: &[(&'static str, String)], caller: &Caller) -> bool {
+        let label = |name| labels.iter().find(|(label, _)| *label == name).map(|(_, value)| value.as_str());
+        let Some(plugin) = label("plugin") else { return true };
+        let Some(Described { access, .. }) = self.plugins.get(plugin) else { return false };
+        access.as_ref().is_none_or(|access| match label("operation") {
+            Some(operation) => access.admits(operation, caller),
+            None => access.admits_any(caller),
+        })
     }
 
     fn describe_for(&self, name: &str, caller: &Caller) -> Result<Cow<'_, Value>, Status> {
@@ -117,17 +128,18 @@ fn summarise(description: &Value) -> Value {
 }
 
 /// Builds the plugin that answers for the server.
-pub(crate) fn plugin(mut catalogue: Catalogue) -> Plugin {
+pub(crate) fn plugin(mut catalogue: Catalogue, layers: Vec<Arc<dyn Layer>>) -> Plugin {
     let descriptor = descriptor();
     catalogue.add(RESERVED, &descriptor, descriptor.operations(), None);
-    let handler = Arc::new(Introspection { list: catalogue.common_list(), catalogue });
-    Plugin::new(RESERVED, handler, descriptor.operations(), None)
+    let handler = Arc::new(Introspection { list: catalogue.common_list(), catalogue, layers: unique(layers) });
+    Plugin::own(RESERVED, handler, descriptor.operations())
 }
 
 fn descriptor() -> Descriptor {
     Descriptor::new(RESERVED, "answers for the server itself")
         .operation(Operation::new("list", "lists every plugin that can be called, with its operations"))
         .operation(Operation::new("describe", "describes one plugin with its arguments").args::<DescribeArgs>())
+        .operation(Operation::new("metrics", "tells what the layers have counted").args::<MetricsArgs>())
         .operation(Operation::new("ping", "answers, and that is all"))
 }
 
@@ -139,11 +151,64 @@ struct DescribeArgs {
     name: String,
 }
 
-#[derive(Debug)]
+/// The arguments of `plugd.metrics`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct MetricsArgs {
+    /// How they are told.
+    format: MetricsFormat,
+}
+
+impl Default for MetricsArgs {
+    fn default() -> MetricsArgs {
+        MetricsArgs { format: MetricsFormat::Json }
+    }
+}
+
+/// How counts are told.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+enum MetricsFormat {
+    /// One JSON object.
+    Json,
+    /// The text exposition format of Prometheus.
+    Prometheus,
+}
+
 struct Introspection {
     /// The answer to `list`, when it is the same for everybody.
     list: Option<String>,
     catalogue: Catalogue,
+    layers: Vec<Arc<dyn Layer>>,
+}
+
+impl Introspection {
+    /// What was counted, of plugins that `caller` may not call nothing.
+    fn metrics(&self, format: &MetricsFormat, caller: &Caller) -> String {
+        let mut metrics = Metrics::default();
+        for layer in &self.layers {
+            layer.measure(&mut metrics);
+        }
+        if self.list.is_none() {
+            metrics.retain(|labels| self.catalogue.is_known_to(labels, caller));
+        }
+        match format {
+            MetricsFormat::Json => metrics.to_json().to_string(),
+            MetricsFormat::Prometheus => metrics.to_prometheus(),
+        }
+    }
+}
+
+/// Each layer once, though it stands around several plugins.
+fn unique(layers: Vec<Arc<dyn Layer>>) -> Vec<Arc<dyn Layer>> {
+    let mut found: Vec<Arc<dyn Layer>> = Vec::new();
+    for layer in layers {
+        if !found.iter().any(|known| Arc::ptr_eq(known, &layer)) {
+            found.push(layer);
+        }
+    }
+    found
 }
 
 #[async_trait]
@@ -158,6 +223,10 @@ impl Handler for Introspection {
                 let args: DescribeArgs = call.args()?;
                 let description = self.catalogue.describe_for(&args.name, call.caller())?.to_string();
                 call.send(description).await
+            }
+            "metrics" => {
+                let args: MetricsArgs = call.args()?;
+                call.send(self.metrics(&args.format, call.caller())).await
             }
             _ => Ok(()),
         }

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use plugd_core::transport::Stream;
-use plugd_core::{Caller, Context, Registry, StartError};
+use plugd_core::{Caller, Registry, StartError};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -16,9 +16,11 @@ use tracing::{debug, error, info, warn};
 use crate::address::ListenAddress;
 use crate::config::Config;
 use crate::connection::{self, Shared};
+use crate::layers::Layers;
 use crate::listener::Listener;
 use crate::plugin::Plugins;
 use crate::process::Account;
+use crate::reload::Reloading;
 use crate::router::Router;
 use crate::stopping::{Stage, Stopping};
 
@@ -53,6 +55,15 @@ pub enum BindError {
         #[source]
         source: io::Error,
     },
+    /// A layer could not be built.
+    #[error("layer \"{layer}\" cannot start")]
+    Layer {
+        /// The layer.
+        layer: String,
+        /// Why.
+        #[source]
+        source: StartError,
+    },
     /// A plugin could not be built.
     #[error("plugin \"{plugin}\" cannot start")]
     Start {
@@ -73,10 +84,18 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// Tells a running server to stop.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Control {
     stopping: Stopping,
     at_once: CancellationToken,
+    /// Gone with the server.
+    pub(crate) shared: Weak<Shared>,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Control").field("stopping", &self.stopping).finish_non_exhaustive()
+    }
 }
 
 impl Control {
@@ -108,13 +127,14 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Binds every address, becomes the user of the settings if they name one, then builds every enabled plugin. The registry is the one that `config` was checked against.
+    /// Binds every address, becomes the user of the settings if they name one, then builds every enabled plugin, and when all
+    /// are built begins the work that they do beside their calls. The registry is the one that `config` was checked against.
     ///
     /// # Errors
     ///
     /// [`BindError`]; nothing is left bound.
     pub async fn bind(config: Config, registry: Registry) -> Result<Server, BindError> {
-        let Config { server: settings, plugins, base_dir, .. } = config;
+        let Config { server: settings, plugins, layers, fixed, base_dir, .. } = config;
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for address in &settings.listen {
@@ -126,12 +146,16 @@ impl Server {
         if let Some(account) = &settings.account {
             become_account(account, &addresses)?;
         }
-        let plugins = Plugins::build(plugins, &registry, &Context::new(base_dir))
+        let layers = Layers::build(layers, &base_dir).map_err(|(layer, source)| BindError::Layer { layer, source })?;
+        let plugins = Plugins::build(plugins, &registry, &base_dir, &layers, None)
             .map_err(|(plugin, source)| BindError::Start { plugin, source })?;
+        plugins.start();
         let stopping = Stopping::default();
-        let control = Control { stopping: stopping.clone(), at_once: CancellationToken::new() };
         let router = Router::new(plugins, settings.grace);
-        let shared = Arc::new(Shared { router, settings, stopping, connections: AtomicU64::new(1) });
+        let reloading = Reloading::new(registry, layers, fixed);
+        let connections = AtomicU64::new(1);
+        let shared = Arc::new(Shared { router, settings, stopping: stopping.clone(), connections, reloading });
+        let control = Control { stopping, at_once: CancellationToken::new(), shared: Arc::downgrade(&shared) };
         Ok(Server { shared, listeners, addresses, control })
     }
 
@@ -170,6 +194,13 @@ impl Server {
         // Whoever is still there is dropped before this returns, since a handler may have commands to kill.
         if timeout(LAST_ENDS_TIMEOUT, tasks.shutdown()).await.is_err() {
             warn!("a handler blocks its thread; left behind");
+        }
+        let grace = shared.settings.grace;
+        let plugins = shared.router.plugins();
+        let told = async { tokio::join!(plugins.stop(grace), shared.reloading.stopped(grace)) };
+        tokio::select! {
+            _ = told => {}
+            () = control.at_once.cancelled() => {}
         }
     }
 }

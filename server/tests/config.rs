@@ -58,11 +58,11 @@ fn the_built_in_configuration_touches_nothing() {
 #[case::duplicate_plugin("[plugins.echo]\n[plugins.echo]\n", "<text>:2:10: duplicate key")]
 #[case::unknown_section(
     "[plugin.echo]\n[plugins.echo]\n",
-    "<text>:1:2: unknown section \"plugin\"; did you mean \"plugins\"?; allowed: groups, plugins, server"
+    "<text>:1:2: unknown section \"plugin\"; did you mean \"plugins\"?; allowed: groups, layers, plugins, server"
 )]
 #[case::unknown_key(
     "[plugins.echo]\nenabeld = false\n",
-    "<text>:2:1: plugins.echo.enabeld: unknown key \"enabeld\"; did you mean \"enabled\"?; allowed: access, config, enabled, handler, insecure, limits"
+    "<text>:2:1: plugins.echo.enabeld: unknown key \"enabeld\"; did you mean \"enabled\"?; allowed: access, config, enabled, handler, insecure, layers, limits"
 )]
 #[case::wrong_type(
     "[plugins.echo]\nenabled = \"yes\"\n",
@@ -369,6 +369,35 @@ fn bytes_that_are_no_utf8_are_found_at_their_place() {
     let registry = Registry::linked().expect("handlers that fit together");
     let found = Config::parse(&Origin::file(&file).expect("a file"), &registry, &[]).expect_err("no text").to_string();
     assert!(found.ends_with("plugins.toml:2:3: byte 0xff is not UTF-8"), "{found}");
+}
+
+#[rstest]
+#[case::unknown(
+    "[plugins.echo]\nlayers = [\"metric\"]\n",
+    "<text>:2:11: plugins.echo.layers.0: unknown layer \"metric\"; did you mean \"metrics\"?; linked: limits, metrics"
+)]
+#[case::unknown_everywhere(
+    "[server]\nlayers = [\"x\"]\n[plugins.echo]\n",
+    "<text>:2:11: server.layers.0: unknown layer \"x\"; linked: limits, metrics"
+)]
+#[case::twice(
+    "[server]\nlayers = [\"metrics\"]\n[plugins.echo]\nlayers = [\"metrics\"]\n",
+    "<text>:4:11: plugins.echo.layers.0: layer \"metrics\" stands around it already"
+)]
+#[case::settings_of_unknown(
+    "[layers.metric]\n[plugins.echo]\n",
+    "<text>:1:9: layers.metric: unknown layer \"metric\"; did you mean \"metrics\"?; linked: limits, metrics"
+)]
+#[case::bad_settings(
+    "[layers.limits]\ncalls_max = 0\n[plugins.echo]\n",
+    "<text>:2:1: layers.limits.calls_max: 0 is out of range; allowed: 1 to 100000"
+)]
+#[case::bad_limits(
+    "[plugins.echo]\nlimits = { rate = \"10\" }\n",
+    "<text>:2:12: plugins.echo.limits.rate: \"10\" is no rate; allowed: N/s, N/m or N/h, at least 1 and at most 1000000/s"
+)]
+fn layers_are_checked(#[case] text: &str, #[case] expected: &str) {
+    assert_eq!(complaint(text), expected);
 }
 
 #[test]

@@ -28,7 +28,8 @@ const DEFAULT_FILE: &str = "plugins.toml";
 /// Serves the plugins that plugins.toml enables.
 ///
 /// Without a subcommand the server starts. It prints one line for each address when it is ready, and logs to standard
-/// error. SIGTERM and SIGINT let running calls finish for the drain time; a second one stops at once.
+/// error. SIGTERM and SIGINT let running calls finish for the drain time; a second one stops at once. SIGHUP reads the
+/// configuration again and serves its plugins; running calls end as they began.
 #[derive(Debug, Parser)]
 #[command(name = "plugd", version, after_help = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage.")]
 struct Cli {
@@ -48,7 +49,7 @@ struct Cli {
 }
 
 /// Where the configuration comes from.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Source {
     /// The configuration; without it ./plugins.toml, and without that a built-in one (echo and upper)
     #[arg(long, global = true, env = "PLUGD_CONFIG", value_name = "FILE")]

@@ -93,18 +93,10 @@ impl Reader<'_> {
         if !section.enabled || section.access.is_some() {
             return;
         }
-        let beyond = server.and_then(|server| server.listen.iter().find(|address| !address.is_local()));
-        let (problem, or_stay) = match beyond {
-            Some(address) if operations.iter().any(Operation::effects) => {
-                let problem = format!("changes or runs things for everybody who reaches {address}");
-                (problem, if operations.iter().any(Operation::runs) { "" } else { "listen on loopback, " })
-            }
-            _ if operations.iter().any(Operation::runs) => {
-                ("runs programs for everybody who reaches the server".to_owned(), "")
-            }
-            _ => return,
-        };
+        let listen = server.map(|server| server.listen.as_slice()).unwrap_or_default();
+        let Some(problem) = open_to_everybody(operations, listen) else { return };
         let problem = format!("plugins.{name} {problem}");
+        let or_stay = if operations.iter().any(Operation::runs) { "" } else { "listen on loopback, " };
         let message = format!(
             "{problem}; say who may call it, such as `access = {{ allow = [\"uid:1000\", \"net:127.0.0.0/8\"] }}`, \
              {or_stay}disable it, or accept that with `insecure = [\"{}\"]`",
@@ -122,17 +114,8 @@ impl Reader<'_> {
     /// Root does what it is asked from beyond this machine only when the operator says so: a mistake in a rule or in a
     /// handler then is one of the whole machine.
     pub(super) fn judge_root(&mut self, server: Option<&ServerSettings>, plugins: &[PluginConfig]) {
-        let Some(server) = server else { return };
-        let Some(address) = server.listen.iter().find(|address| !address.is_local()) else { return };
-        if !stays_root(server) {
-            return;
-        }
-        let acts = |plugin: &&PluginConfig| plugin.enabled && plugin.operations().iter().any(Operation::effects);
-        let names: Vec<&str> = plugins.iter().filter(acts).map(|plugin| plugin.name.as_str()).collect();
-        if names.is_empty() {
-            return;
-        }
-        let problem = format!("as root, {} would change or run things for callers at {address}", names.join(", "));
+        let Some(server) = server.filter(|server| stays_root(server)) else { return };
+        let Some(problem) = done_by_root(plugins, &server.listen) else { return };
         let message = format!(
             "{problem}; name who to become with `user` in [server], listen on loopback, or accept that with `insecure = \
              [\"{}\"]` there",
@@ -151,4 +134,43 @@ impl Reader<'_> {
 /// Whether the server would serve as root: it is, and is not told to become somebody else.
 pub(crate) fn stays_root(server: &ServerSettings) -> bool {
     nix::unistd::geteuid().is_root() && server.account.as_ref().is_none_or(|account| account.stays_root())
+}
+
+/// What is wrong with serving `operations` at `listen` without a rule, without what to do about it.
+fn open_to_everybody(operations: &[Operation], listen: &[ListenAddress]) -> Option<String> {
+    let beyond = listen.iter().find(|address| !address.is_local());
+    match beyond {
+        Some(address) if operations.iter().any(Operation::effects) => {
+            Some(format!("changes or runs things for everybody who reaches {address}"))
+        }
+        _ if operations.iter().any(Operation::runs) => {
+            Some("runs programs for everybody who reaches the server".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// What is wrong with serving `plugins` at `listen` as root.
+fn done_by_root(plugins: &[PluginConfig], listen: &[ListenAddress]) -> Option<String> {
+    let address = listen.iter().find(|address| !address.is_local())?;
+    let acts = |plugin: &&PluginConfig| plugin.enabled && plugin.operations().iter().any(Operation::effects);
+    let names: Vec<&str> = plugins.iter().filter(acts).map(|plugin| plugin.name.as_str()).collect();
+    let problem = || format!("as root, {} would change or run things for callers at {address}", names.join(", "));
+    (!names.is_empty()).then(problem)
+}
+
+/// Why a server that runs with the settings `server` may not serve `plugins`, whatever those were checked against.
+pub(crate) fn exposed(plugins: &[PluginConfig], server: &ServerSettings) -> Option<String> {
+    let unguarded = |plugin: &&PluginConfig| {
+        plugin.enabled && plugin.access.is_none() && !plugin.accepted.contains(&Risk::NoAccessRule)
+    };
+    let open = |plugin: &PluginConfig| {
+        let problem = open_to_everybody(plugin.operations(), &server.listen)?;
+        Some(format!("plugins.{} {problem}", plugin.name))
+    };
+    let by_root = || {
+        let matters = nix::unistd::geteuid().is_root() && !server.accepted.contains(&Risk::Root);
+        matters.then(|| done_by_root(plugins, &server.listen)).flatten()
+    };
+    plugins.iter().filter(unguarded).find_map(open).or_else(by_root)
 }

@@ -6,25 +6,26 @@ mod exposure;
 mod schema;
 mod section;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use plugd_core::{
-    Blueprint, Descriptor, NAME_LEN_MAX, Operation, Reading, Registry, did_you_mean, is_legal_name, read_settings,
+    Blueprint, Descriptor, LayerBlueprint, LayerDescriptor, LayerSettings, NAME_LEN_MAX, Operation, Reading, Registry,
+    did_you_mean, is_legal_name, read_settings,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::document::{Document, position};
 use self::section::{PluginSection, ServerSection};
 use crate::access::{Access, Groups};
 use crate::address::ListenAddress;
 use crate::handlers::SHIPPED;
+use crate::layers::LimitsSettings;
 
 pub(crate) use self::schema::schema;
 
 pub use self::error::{ConfigError, ConfigErrors};
-pub(crate) use self::exposure::{Finding, Risk, stays_root};
+pub(crate) use self::exposure::{Finding, Risk, exposed, stays_root};
 pub use self::section::{AuditTarget, LogFormat, ServerSettings};
 
 /// The name that no plugin may take: the server itself answers under it.
@@ -36,7 +37,7 @@ const TEXT_LEN_MAX: u64 = 1 << 20;
 /// What a server serves when there is no file at all: nothing that touches the machine.
 const BUILT_IN: &str = "[plugins.echo]\n\n[plugins.upper]\n";
 
-const SECTIONS: [&str; 3] = ["groups", "plugins", "server"];
+const SECTIONS: [&str; 4] = ["groups", "layers", "plugins", "server"];
 
 /// Where a configuration comes from.
 #[derive(Debug, Clone)]
@@ -102,13 +103,16 @@ pub struct PluginConfig {
     pub handler: String,
     /// Whether it can be called.
     pub enabled: bool,
-    /// How long a call may take; `None` means as long as the caller wants.
-    pub deadline_max: Option<Duration>,
+    /// What stands around it, the outermost first; its own limits are within.
+    pub layers: Vec<String>,
+    pub(crate) limits: LimitsSettings,
     /// Who may call it; `None` means everybody.
     pub(crate) access: Option<Access>,
     /// The risks that the operator accepts for it.
     pub(crate) accepted: Vec<Risk>,
     pub(crate) blueprint: Blueprint,
+    /// Its section as it was written but for who may call it, and the layers around it: what it is built from.
+    pub(crate) source: Value,
 }
 
 impl PluginConfig {
@@ -126,8 +130,12 @@ pub struct Config {
     pub server: ServerSettings,
     /// Every plugin, enabled or not, sorted by name.
     pub plugins: Vec<PluginConfig>,
+    /// The layers that stand around some plugin.
+    pub(crate) layers: BTreeMap<String, LayerBlueprint>,
     /// What the safe defaults forbid and the operator accepts; after [`Config::inspect`] also what nobody accepted.
     pub(crate) findings: Vec<Finding>,
+    /// What is read at the start alone: the section `server`, and `layers`.
+    pub(crate) fixed: [Value; 2],
     pub(crate) base_dir: PathBuf,
 }
 
@@ -162,8 +170,11 @@ impl Config {
         let mut reader = Reader { document, registry, errors: Vec::new(), findings: Vec::new() };
         reader.refuse_unknown_sections();
         let server = reader.server(listen);
+        let everywhere = reader.layers_everywhere();
         let groups = reader.groups();
-        let plugins = reader.plugins(server.as_ref(), &groups);
+        let plugins = reader.plugins(server.as_ref(), &everywhere, &groups);
+        let layers = reader.layers(plugins.iter().flat_map(|plugin| &plugin.layers));
+        let fixed = ["server", "layers"].map(|key| reader.document.section(key).cloned().unwrap_or_default());
         reader.judge_root(server.as_ref(), &plugins);
         reader.judge_tokens(server.as_ref());
         let Reader { mut errors, findings, .. } = reader;
@@ -172,7 +183,7 @@ impl Config {
         }
         match server {
             Some(server) if errors.is_empty() => {
-                Ok(Config { server, plugins, findings, base_dir: origin.base_dir.clone() })
+                Ok(Config { server, plugins, layers, findings, fixed, base_dir: origin.base_dir.clone() })
             }
             _ => Err(ConfigErrors::new(errors)),
         }
@@ -185,6 +196,15 @@ fn utf8(origin: &Origin) -> Result<&str, ConfigError> {
         position: Some(position(&origin.text, error.valid_up_to())),
         message: format!("byte {:#04x} is not UTF-8", origin.text[error.valid_up_to()]),
     })
+}
+
+/// What a plugin is built from. Who may call it changes nothing of it.
+fn source(section: &Value, everywhere: &[String]) -> Value {
+    let mut section = section.clone();
+    if let Value::Object(members) = &mut section {
+        members.retain(|key, _| key != "access" && key != "insecure");
+    }
+    json!([section, everywhere])
 }
 
 struct Reader<'a> {
@@ -213,6 +233,67 @@ impl Reader<'_> {
         settings.map(|settings| if listen.is_empty() { settings } else { ServerSettings { listen, ..settings } })
     }
 
+    /// The layers around every plugin. What is wrong with the section itself is told elsewhere.
+    fn layers_everywhere(&mut self) -> Vec<String> {
+        let value = self.document.section("server").cloned().unwrap_or_else(|| Value::Object(Default::default()));
+        let names = read_settings::<ServerSection>(value).settings.unwrap_or_default().layers;
+        self.check_layers(&["server"], &names, &[]);
+        names
+    }
+
+    /// Checks the layers that a section names, beside those that stand around it already.
+    fn check_layers(&mut self, section: &[&str], names: &[String], outer: &[String]) {
+        for (index, name) in names.iter().enumerate() {
+            let is_repeated = names[..index].contains(name) || outer.contains(name);
+            let message = match self.registry.layer(name) {
+                Some(_) if !is_repeated => continue,
+                Some(_) => format!("layer {name:?} stands around it already"),
+                None => self.unknown_layer(name),
+            };
+            let index = index.to_string();
+            let path = [section, &["layers", &index]].concat();
+            self.errors.push(self.document.error(&path, format!("{}: {message}", path.join("."))));
+        }
+    }
+
+    fn unknown_layer(&self, name: &str) -> String {
+        let linked: Vec<&str> = self.registry.layers().map(LayerDescriptor::name).collect();
+        let hint = did_you_mean(name, linked.iter().copied());
+        format!("unknown layer {name:?}{hint}; linked: {}", linked.join(", "))
+    }
+
+    /// Checks every section `[layers.NAME]`, and prepares the layers that are `used`, with a section or without.
+    fn layers<'n>(&mut self, used: impl Iterator<Item = &'n String>) -> BTreeMap<String, LayerBlueprint> {
+        let sections = match self.document.section("layers") {
+            None => Default::default(),
+            Some(Value::Object(sections)) => sections.clone(),
+            Some(_) => {
+                self.errors.push(self.document.error(&["layers"], "layers is no table; write [layers.NAME]"));
+                return BTreeMap::new();
+            }
+        };
+        let used: BTreeSet<&str> = used.map(String::as_str).collect();
+        let names: BTreeSet<&str> = sections.keys().map(String::as_str).chain(used.iter().copied()).collect();
+        let mut layers = BTreeMap::new();
+        for name in names {
+            let Some(descriptor) = self.registry.layer(name) else {
+                // One that is used has been reported where it is named.
+                if sections.contains_key(name) {
+                    let message = format!("layers.{name}: {}", self.unknown_layer(name));
+                    self.errors.push(self.document.error(&["layers", name], message));
+                }
+                continue;
+            };
+            let settings = sections.get(name).cloned().unwrap_or_else(|| Value::Object(Default::default()));
+            match descriptor.prepare(settings) {
+                Ok(blueprint) if used.contains(name) => drop(layers.insert(name.to_owned(), blueprint)),
+                Ok(_) => {}
+                Err(errors) => self.errors.extend(self.document.setting_errors(&["layers", name], errors)),
+            }
+        }
+        layers
+    }
+
     fn groups(&mut self) -> Groups {
         let value = self.document.section("groups").cloned().unwrap_or_else(|| Value::Object(Default::default()));
         let Reading { settings, mut errors } = read_settings::<BTreeMap<String, Vec<String>>>(value);
@@ -230,7 +311,12 @@ impl Reader<'_> {
         }
     }
 
-    fn plugins(&mut self, server: Option<&ServerSettings>, groups: &Groups) -> Vec<PluginConfig> {
+    fn plugins(
+        &mut self,
+        server: Option<&ServerSettings>,
+        everywhere: &[String],
+        groups: &Groups,
+    ) -> Vec<PluginConfig> {
         let sections = match self.document.section("plugins") {
             Some(Value::Object(sections)) if !sections.is_empty() => sections.clone(),
             Some(Value::Object(_)) | None => {
@@ -243,7 +329,7 @@ impl Reader<'_> {
                 return Vec::new();
             }
         };
-        sections.into_iter().filter_map(|(name, value)| self.plugin(name, value, server, groups)).collect()
+        sections.into_iter().filter_map(|(name, value)| self.plugin(name, value, server, everywhere, groups)).collect()
     }
 
     fn plugin(
@@ -251,10 +337,12 @@ impl Reader<'_> {
         name: String,
         value: Value,
         server: Option<&ServerSettings>,
+        everywhere: &[String],
         groups: &Groups,
     ) -> Option<PluginConfig> {
         let path = ["plugins", &name];
         self.check_name(&name);
+        let source = source(&value, everywhere);
         let Reading { settings, errors } = read_settings::<PluginSection>(value);
         let is_access_whole = errors.iter().all(|error| error.path.first().is_none_or(|key| key != "access"));
         self.errors.extend(self.document.setting_errors(&path, errors));
@@ -262,6 +350,7 @@ impl Reader<'_> {
         let limits_path = ["plugins", &name, "limits"];
         let limits_errors = section.limits.check().err().unwrap_or_default();
         self.errors.extend(self.document.setting_errors(&limits_path, limits_errors));
+        self.check_layers(&path, &section.layers, everywhere);
         let handler = section.handler.clone().unwrap_or_else(|| name.clone());
         let blueprint = self.prepare(&name, &handler, &section);
         // Settings that cannot be say nothing of what the plugin would offer; then the handler's own word counts.
@@ -278,8 +367,9 @@ impl Reader<'_> {
             self.errors.extend(self.document.setting_errors(&["plugins", &name, "access"], errors));
         });
         let (blueprint, access) = (blueprint?, access.ok()?);
-        let PluginSection { enabled, limits, .. } = section;
-        Some(PluginConfig { name, handler, enabled, deadline_max: limits.deadline, access, accepted, blueprint })
+        let PluginSection { enabled, limits, layers, .. } = section;
+        let layers = [everywhere, &layers].concat();
+        Some(PluginConfig { name, handler, enabled, layers, limits, access, accepted, blueprint, source })
     }
 
     fn check_name(&mut self, name: &str) {

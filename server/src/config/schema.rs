@@ -1,6 +1,6 @@
 //! The JSON Schema of a whole configuration: the sections as they are read, and in each plugin the settings of its handler.
 
-use plugd_core::{Descriptor, NAME_LEN_MAX, Registry};
+use plugd_core::{Descriptor, LayerDescriptor, NAME_LEN_MAX, Registry};
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
@@ -14,7 +14,7 @@ use super::section::{PluginSection, ServerSection};
 pub(crate) fn schema(registry: &Registry) -> Value {
     let mut parts = Map::new();
     for handler in registry.handlers() {
-        parts.insert(handler.name().to_owned(), plugin(handler));
+        parts.insert(handler.name().to_owned(), plugin(handler, registry));
     }
     let any = choice(registry.handlers().map(|handler| named(handler.name())).collect());
     let own = |name: &str| {
@@ -32,7 +32,8 @@ pub(crate) fn schema(registry: &Registry) -> Value {
         "additionalProperties": false,
         "required": ["plugins"],
         "properties": {
-            "server": server(),
+            "server": server(registry),
+            "layers": layers(registry),
             "groups": {
                 "description": "Lists of callers by name, for the rules of access.",
                 "type": "object",
@@ -55,13 +56,33 @@ pub(crate) fn schema(registry: &Registry) -> Value {
     })
 }
 
-fn server() -> Value {
+fn server(registry: &Registry) -> Value {
     let mut section = section::<ServerSection>();
+    section["properties"]["layers"]["items"] = layer_names(registry);
     // It is another one on every machine.
     if let Some(workers) = section["properties"]["workers"].as_object_mut() {
         workers.remove("default");
     }
     section
+}
+
+fn layer_names(registry: &Registry) -> Value {
+    json!({ "enum": registry.layers().map(LayerDescriptor::name).collect::<Vec<_>>() })
+}
+
+fn layers(registry: &Registry) -> Value {
+    let settings = |layer: &LayerDescriptor| {
+        let mut settings = layer.settings_schema().as_value().clone();
+        clean(&mut settings);
+        settings["description"] = layer.summary().into();
+        (layer.name().to_owned(), settings)
+    };
+    json!({
+        "description": "The settings of layers, each a table of its own.",
+        "type": "object",
+        "additionalProperties": false,
+        "properties": registry.layers().map(settings).collect::<Map<String, Value>>(),
+    })
 }
 
 /// A plugin that says which handler it has.
@@ -74,8 +95,9 @@ fn choice(mut alternatives: Vec<Value>) -> Value {
 }
 
 /// A section of a plugin with this handler.
-fn plugin(handler: &Descriptor) -> Value {
+fn plugin(handler: &Descriptor, registry: &Registry) -> Value {
     let mut section = section::<PluginSection>();
+    section["properties"]["layers"]["items"] = layer_names(registry);
     let mut settings = handler.describe()["settings"].take();
     clean(&mut settings);
     if settings["required"].as_array().is_some_and(|required| !required.is_empty()) {

@@ -8,8 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use plugd_core::SettingError;
 use plugd_core::wire::{
-    DATA_LEN_MAX, DATA_LEN_MAX_DEFAULT, DATA_LEN_MAX_LEAST, DEADLINE_MAX, FrameLimits, HEADER_LEN_MAX,
-    HEADER_LEN_MAX_LEAST,
+    DATA_LEN_MAX, DATA_LEN_MAX_DEFAULT, DATA_LEN_MAX_LEAST, FrameLimits, HEADER_LEN_MAX, HEADER_LEN_MAX_LEAST,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -18,6 +17,7 @@ use serde_json::{Map, Value, json};
 use super::Risk;
 use crate::access::AccessSection;
 use crate::address::{DEFAULT_PORT, ListenAddress};
+use crate::layers::LimitsSettings;
 use crate::process::Account;
 
 /// How log lines look.
@@ -50,6 +50,8 @@ pub enum AuditTarget {
 pub(super) struct ServerSection {
     /// Where to listen.
     listen: Vec<String>,
+    /// What stands around every plugin, the outermost first.
+    pub(super) layers: Vec<String>,
     /// How many connections may be open at once.
     #[schemars(range(min = 1, max = 100_000))]
     connections_max: u32,
@@ -101,6 +103,7 @@ impl Default for ServerSection {
     fn default() -> ServerSection {
         ServerSection {
             listen: vec![format!("tcp://127.0.0.1:{DEFAULT_PORT}")],
+            layers: Vec::new(),
             connections_max: 1024,
             frame_max: ByteSize(DATA_LEN_MAX_DEFAULT.into()),
             header_max: ByteSize(HEADER_LEN_MAX.into()),
@@ -277,8 +280,10 @@ pub(super) struct PluginSection {
     pub(super) enabled: bool,
     /// The handler's own settings.
     pub(super) config: Map<String, Value>,
-    /// What a call may use.
-    pub(super) limits: LimitsSection,
+    /// What stands around the plugin, within what stands around every plugin; the outermost first.
+    pub(super) layers: Vec<String>,
+    /// What calls may use.
+    pub(super) limits: LimitsSettings,
     /// Who may call it.
     #[schemars(with = "AccessSection")]
     pub(super) access: Option<AccessSection>,
@@ -293,29 +298,10 @@ impl Default for PluginSection {
             handler: None,
             enabled: true,
             config: Map::new(),
-            limits: LimitsSection::default(),
+            layers: Vec::new(),
+            limits: LimitsSettings::default(),
             access: None,
             insecure: Vec::new(),
         }
-    }
-}
-
-/// The table `limits` of a plugin.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct LimitsSection {
-    /// How long a call may take; a caller may ask for less, never for more.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "Option<String>")]
-    pub(super) deadline: Option<Duration>,
-}
-
-impl LimitsSection {
-    pub(super) fn check(&self) -> Result<(), Vec<SettingError>> {
-        let mut checks = Checks::default();
-        if let Some(deadline) = self.deadline {
-            checks.time("deadline", deadline, Duration::from_millis(1)..=DEADLINE_MAX);
-        }
-        if checks.0.is_empty() { Ok(()) } else { Err(checks.0) }
     }
 }

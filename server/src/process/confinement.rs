@@ -15,20 +15,57 @@ use super::Account;
 use crate::address::ListenAddress;
 use crate::config::Config;
 
+/// What a process may write.
+#[derive(Debug)]
+pub(crate) enum Confinement {
+    /// Whatever its user may.
+    None,
+    /// What is in these directories.
+    Below(BTreeSet<PathBuf>),
+}
+
+impl Confinement {
+    /// Whether the plugins of another configuration could do their work.
+    ///
+    /// # Errors
+    ///
+    /// The plugin that could not, and why.
+    pub(crate) fn check(&self, config: &Config) -> Result<(), String> {
+        let Confinement::Below(allowed) = self else { return Ok(()) };
+        for plugin in config.plugins.iter().filter(|plugin| plugin.enabled) {
+            let is_allowed = match plugin.blueprint.writes() {
+                Writes::Nothing => true,
+                Writes::Below(directories) => directories.iter().all(|directory| {
+                    let directory = rooted(&config.base_dir, directory);
+                    allowed.iter().any(|allowed| directory.starts_with(allowed))
+                }),
+                Writes::Anything => false,
+            };
+            if !is_allowed {
+                let name = &plugin.name;
+                return Err(format!(
+                    "plugin \"{name}\" writes where this process may not since its start (Landlock); start the server anew"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Confines this process to what its enabled plugins say that they write, and says in the log how far that went.
 ///
 /// # Errors
 ///
 /// When a directory that a plugin writes in cannot be made or opened, or the kernel refuses although it knows Landlock.
-pub(crate) fn confine(config: &Config) -> Result<(), String> {
+pub(crate) fn confine(config: &Config) -> Result<Confinement, String> {
     let enabled = || config.plugins.iter().filter(|plugin| plugin.enabled);
     if !config.server.landlock {
         info!("not confined: landlock = false");
-        return Ok(());
+        return Ok(Confinement::None);
     }
     if let Some(plugin) = enabled().find(|plugin| *plugin.blueprint.writes() == Writes::Anything) {
         info!(plugin = plugin.name, "not confined: this plugin may write anywhere");
-        return Ok(());
+        return Ok(Confinement::None);
     }
     let directories: BTreeSet<PathBuf> = enabled()
         .filter_map(|plugin| match plugin.blueprint.writes() {
@@ -46,12 +83,12 @@ pub(crate) fn confine(config: &Config) -> Result<(), String> {
         ListenAddress::Unix(path) => Some(rooted(path.parent().unwrap_or(Path::new("")), Path::new(""))),
         ListenAddress::Tcp { .. } => None,
     });
-    let is_confined = landlock::restrict(&directories, &sockets.collect())?;
-    match is_confined {
-        true => info!(?directories, "confined: files are written in these directories only"),
-        false => info!("not confined: this kernel has no Landlock of version 2"),
+    if !landlock::restrict(&directories, &sockets.collect())? {
+        info!("not confined: this kernel has no Landlock of version 2");
+        return Ok(Confinement::None);
     }
-    Ok(())
+    info!(?directories, "confined: files are written in these directories only");
+    Ok(Confinement::Below(directories))
 }
 
 /// An empty path is the present directory, which has a name of its own for the operating system.

@@ -5,5 +5,5 @@ mod confinement;
 mod descriptors;
 
 pub(crate) use self::account::Account;
-pub(crate) use self::confinement::confine;
+pub(crate) use self::confinement::{Confinement, confine};
 pub(crate) use self::descriptors::raise_limit;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
+use plugd_core::Status;
 use plugd_core::wire::{End, Frame, FrameHeader, FrameLimits, HELLO_LEN, Hello, Kind, Open};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -118,6 +119,11 @@ impl<S: AsyncRead + Unpin> RawPeer<S> {
                 return (end.status.reason().to_owned(), frame.header.close);
             }
         }
+    }
+
+    /// Reads the end of a call, and returns its status.
+    pub(crate) async fn status(&mut self) -> Status {
+        self.answer().await.1.status
     }
 
     /// Reads the next message on the main channel, or `None` at a good end.
