@@ -139,7 +139,8 @@ impl Server {
         let mut addresses = Vec::new();
         for address in &settings.listen {
             let refused = |source| BindError::Listen { address: address.clone(), source };
-            let listener = Listener::bind(address, settings.congestion.as_deref()).await.map_err(refused)?;
+            let listener =
+                Listener::bind(address, settings.congestion.as_deref(), settings.unix_mode).await.map_err(refused)?;
             addresses.push(listener.address().map_err(refused)?);
             listeners.push(Arc::new(listener));
         }

@@ -167,6 +167,10 @@ fn the_built_in_configuration_touches_nothing() {
     "<text>:2:13: server.insecure.0: unknown risk \"rot\"; did you mean \"root\"?; allowed: cleartext-tokens, root\n\
      <text>:4:31: plugins.echo.insecure.1: unknown risk \"root\"; allowed: no-access-rule"
 )]
+#[case::unix_mode(
+    "[server]\nunix_mode = \"0777\"\n[plugins.echo]\n",
+    "<text>:2:1: server.unix_mode: unknown mode \"0777\"; allowed: 0600, 0660, 0666"
+)]
 #[case::insecure_is_a_list_now(
     "[plugins.echo]\ninsecure = true\n",
     "<text>:2:1: plugins.echo.insecure: invalid type: boolean `true`, expected a sequence"

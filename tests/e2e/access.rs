@@ -235,10 +235,8 @@ async fn callers_over_a_unix_socket_are_their_users() {
     let (dir, program) = for_everybody();
     let socket = dir.path().join("plugd.sock");
     let me = geteuid().as_raw();
-    let text = format!("[server]\nlisten = [\"unix:{}\"]\n{}", socket.display(), rules(me));
+    let text = format!("[server]\nlisten = [\"unix:{}\"]\nunix_mode = \"0666\"\n{}", socket.display(), rules(me));
     let (_, _serving) = serve(&text).await;
-    // The server lets its own user connect, and leaves it to the operator to let others.
-    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).expect("a socket of ours");
 
     let mine = callable(|args| run_as(&program, &socket, me, args).expect("ourselves"));
     let as_root = if me == 0 { vec!["user"] } else { vec![] };
@@ -250,5 +248,80 @@ async fn callers_over_a_unix_socket_are_their_users() {
     if me == 0 && run_as(&program, &socket, NOBODY, &["ping"]).is_some() {
         let theirs = callable(|args| run_as(&program, &socket, NOBODY, args).expect("nobody"));
         assert_eq!(theirs, ["anybody", "group", "theirs"]);
+    }
+}
+
+fn config(text: &str) -> Config {
+    Config::parse(&Origin::text(text), &Registry::linked().expect("handlers that fit together"), &[])
+        .expect("a good one")
+}
+
+#[tokio::test]
+async fn another_rule_holds_for_the_next_call_and_leaves_the_plugin_as_it_is() {
+    let journal = "guarded";
+    let text = |group: &str, rule: &str| {
+        format!(
+            "[server]\nlisten = [\"tcp://127.0.0.1:0\"]\n[groups]\nfriends = [\"{group}\"]\n[plugins.a]\nhandler = \"living\"\n\
+             config = {{ journal = \"{journal}\", name = \"a\" }}\n{rule}"
+        )
+    };
+    let by_group = "access.allow = [\"group:friends\"]\n";
+    let server = Server::bind(config(&text("net:127.0.0.1", by_group)), Registry::linked().expect("handlers")).await;
+    let server = server.expect("a free port");
+    let ListenAddress::Tcp { port, .. } = server.addresses()[0] else { panic!("a TCP address") };
+    let control = server.control();
+    let _serving = Serving(tokio::spawn(server.run()));
+    let mut caller = Client::over(connect(SocketAddr::from(([127, 0, 0, 1], port)), STRANGER).await);
+    assert_eq!(end(&mut caller, "a.name").await, "ok");
+    // The section of the plugin is the same; what the group means is not.
+    let changes = control.reload(config(&text("net:127.0.0.2", by_group))).expect("good plugins");
+    assert_eq!((changes.guarded, changes.replaced), (vec!["a".to_owned()], Vec::new()));
+    assert!(end(&mut caller, "a.name").await.contains("unknown-plugin"));
+    let changes = control.reload(config(&text("any", ""))).expect("good plugins");
+    assert_eq!((changes.guarded, changes.replaced), (vec!["a".to_owned()], Vec::new()));
+    assert_eq!(end(&mut caller, "a.name").await, "ok");
+    assert!(!crate::support::layers::journal(journal).iter().any(|line| line.contains("told")));
+}
+
+#[tokio::test]
+async fn a_reload_is_judged_by_where_the_server_listens() {
+    let files = "[plugins.files]\nhandler = \"file\"\nconfig.root = \"never-made\"\n";
+    let open = config("[server]\nlisten = [\"tcp://0.0.0.0:0\"]\n[plugins.echo]\n");
+    let server = Server::bind(open, Registry::linked().expect("handlers")).await.expect("a free port");
+    let control = server.control();
+    let _serving = Serving(tokio::spawn(server.run()));
+    // The new file says loopback, and would be good at a start.
+    let local = config(&format!("[server]\nlisten = [\"tcp://127.0.0.1:0\"]\n{files}"));
+    let error = control.reload(local).expect_err("open to everybody").to_string();
+    assert!(
+        error.starts_with("plugins.files changes or runs things for everybody who reaches tcp://0.0.0.0:0"),
+        "{error}"
+    );
+    let as_root = config(&format!("{files}access.allow = [\"any\"]\n"));
+    if geteuid().is_root() {
+        let error = control.reload(as_root).expect_err("as root").to_string();
+        assert!(error.starts_with("as root, files would change or run things"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn counts_of_what_may_not_be_called_are_not_told() {
+    let plugins = format!("[server]\nlisten = [\"tcp://127.0.0.1:0\"]\nlayers = [\"metrics\"]\n{GUARDED}");
+    let (addresses, _serving) = serve(&plugins).await;
+    let ListenAddress::Tcp { port, .. } = addresses[0] else { panic!("a TCP address") };
+    let server = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut friend = Client::over(connect(server, FRIEND).await);
+    for command in ["secret", "echo"] {
+        assert_eq!(end(&mut friend, command).await, "ok");
+    }
+    let mut stranger = Client::over(connect(server, STRANGER).await);
+    for (caller, sees_it) in [(&mut friend, true), (&mut stranger, false)] {
+        for args in ["{}", r#"{"format":"prometheus"}"#] {
+            let mut open = Open::new("plugd.metrics");
+            open.args = Some(serde_json::value::RawValue::from_string(args.to_owned()).expect("JSON"));
+            let reply = caller.call(&open, "").await.expect("counts").bytes();
+            let text = String::from_utf8_lossy(&reply).into_owned();
+            assert_eq!((text.contains("secret"), text.contains("echo")), (sees_it, true), "{text}");
+        }
     }
 }

@@ -94,6 +94,9 @@ pub(super) struct ServerSection {
     log_format: LogFormat,
     /// Where a line goes for each command that somebody asked for: log, journald, or file:PATH.
     audit: String,
+    /// Who may connect to unix sockets, as permissions in octal: 0600 the server's user, 0660 its group too, 0666 everybody.
+    #[schemars(extend("enum" = ["0600", "0660", "0666"]))]
+    unix_mode: String,
     /// The risks that are accepted, by name.
     #[schemars(extend("items" = json!({ "enum": Risk::OF_SERVER.map(Risk::name) })))]
     insecure: Vec<String>,
@@ -119,6 +122,7 @@ impl Default for ServerSection {
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             audit: "log".to_owned(),
+            unix_mode: "0600".to_owned(),
             insecure: Vec::new(),
         }
     }
@@ -162,6 +166,8 @@ pub struct ServerSettings {
     pub log_format: LogFormat,
     /// Where the lines of the audit go. The program reads it, as it does `log`.
     pub audit: AuditTarget,
+    /// The permissions of unix sockets.
+    pub(crate) unix_mode: u32,
     /// The risks that the operator accepts.
     pub(crate) accepted: Vec<Risk>,
 }
@@ -189,6 +195,7 @@ impl ServerSection {
             log: self.log,
             log_format: self.log_format,
             audit: checks.audit(&self.audit),
+            unix_mode: checks.unix_mode(&self.unix_mode),
             accepted: checks.accepted(&self.insecure, &Risk::OF_SERVER),
         };
         checks.log(&settings.log);
@@ -255,6 +262,19 @@ impl Checks {
             self.0.push(SettingError::new(setting, message));
             None
         })
+    }
+
+    fn unix_mode(&mut self, text: &str) -> u32 {
+        match text {
+            "0600" => 0o600,
+            "0660" => 0o660,
+            "0666" => 0o666,
+            _ => {
+                let message = format!("unknown mode {text:?}; allowed: 0600, 0660, 0666");
+                self.0.push(SettingError::new("unix_mode", message));
+                0o600
+            }
+        }
     }
 
     fn accepted(&mut self, names: &[String], allowed: &[Risk]) -> Vec<Risk> {
