@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use plugd_core::{Caller, Operation, Peer, Principal};
+use async_trait::async_trait;
+use plugd_core::{Call, Caller, Code, Descriptor, Handler, Operation, Origin, Peer, Principal, Registry, Status};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::config::Config;
+use crate::layers::Layers;
+use crate::plugin::Plugins;
 
 const OPERATIONS: [&str; 3] = ["get", "put", "run"];
 const TOKENS: [&str; 2] = ["ci", "ops"];
@@ -177,6 +181,84 @@ proptest! {
             let some = OPERATIONS.iter().any(|operation| sheet.says(operation, caller));
             prop_assert_eq!(access.admits_any(caller), some);
             prop_assert!(!access.admits("unheard-of", caller));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Nothing;
+
+#[async_trait]
+impl Handler for Nothing {
+    async fn handle(&self, _call: &mut Call) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+/// The plugins `a` and `b`, each with these operations, and guarded by these rules; one without operations is not there.
+fn plugins(a: (&[&'static str], Option<Access>), b: (&[&'static str], Option<Access>)) -> Plugins {
+    let there = |name, operations: &[&'static str]| {
+        let descriptor = operations.iter().fold(Descriptor::new(name, ""), |descriptor, operation| {
+            descriptor.operation(Operation::new(*operation, ""))
+        });
+        (!operations.is_empty()).then(|| descriptor.handler(|| Nothing))
+    };
+    let always = there("echo", &["echo"]);
+    let registry = Registry::of([there("a", a.0), there("b", b.0), always].into_iter().flatten()).expect("handlers");
+    let text: String = registry.names().map(|name| format!("[plugins.{name}]\n")).collect();
+    let mut config = Config::parse(&crate::config::Origin::text(text), &registry, &[]).expect("a good configuration");
+    for plugin in &mut config.plugins {
+        plugin.access = match plugin.name.as_str() {
+            "a" => a.1.clone(),
+            "b" => b.1.clone(),
+            _ => None,
+        };
+    }
+    let nowhere = std::path::Path::new("");
+    let layers = Layers::build(Default::default(), nowhere).expect("no layers");
+    Plugins::build(config.plugins, &registry, nowhere, &layers, None).expect("plugins that can be built")
+}
+
+/// What `caller` hears when it calls: the operation that runs, or the end.
+fn heard(plugins: &Plugins, command: &str, caller: &Caller) -> Result<String, (Code, String, String)> {
+    let found = plugins.find(command, caller);
+    found
+        .map(|route| format!("{}.{}", route.plugin.name, route.operation_name()))
+        .map_err(|status| (status.code(), status.reason().to_owned(), status.message().to_owned()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// To each caller a server with rules is a server that has nothing but what it may call.
+    #[test]
+    fn what_may_not_be_called_is_not_there(a in sheet(), b in sheet(), callers in vec(caller(), 1..4)) {
+        let guarded = plugins((&OPERATIONS, Some(a.access())), (&OPERATIONS, Some(b.access())));
+        for caller in &callers {
+            let open = |sheet: &Sheet| -> Vec<&'static str> {
+                OPERATIONS.into_iter().filter(|operation| sheet.says(operation, caller)).collect()
+            };
+            let (open_a, open_b) = (open(&a), open(&b));
+            let bare = plugins((&open_a, None), (&open_b, None));
+            for plugin in ["a", "b", "ab", "echo", "plugd"] {
+                let operations = OPERATIONS.into_iter().chain(["pit", "echo", "list", ""]);
+                let commands = operations.map(|operation| format!("{plugin}.{operation}")).chain([plugin.to_owned()]);
+                for command in commands {
+                    let found = heard(&guarded, &command, caller);
+                    prop_assert_eq!(&found, &heard(&bare, &command, caller), "{} by {}", command, caller);
+                    let is_refused = |sheet: &Sheet, open: &[&str]| {
+                        let operation = command.split_once('.').map(|(_, operation)| operation);
+                        open.is_empty() || operation.is_some_and(|name| OPERATIONS.contains(&name) && !sheet.says(name, caller))
+                    };
+                    let by_access = match plugin {
+                        "a" => is_refused(&a, &open_a),
+                        "b" => is_refused(&b, &open_b),
+                        _ => false,
+                    };
+                    let origin = guarded.find(&command, caller).err().map(|status| status.origin());
+                    prop_assert_eq!(origin == Some(Origin::Access), by_access, "{} by {}", command, caller);
+                }
+            }
         }
     }
 }
