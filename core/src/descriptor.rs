@@ -60,6 +60,7 @@ pub struct Operation {
     summary: Cow<'static, str>,
     streaming: Streaming,
     effects: bool,
+    runs: bool,
     channels: Vec<Channel>,
     args: Schema,
 }
@@ -69,7 +70,8 @@ impl Operation {
     pub fn new(name: impl Into<Cow<'static, str>>, summary: impl Into<Cow<'static, str>>) -> Operation {
         let (name, summary) = (name.into(), summary.into());
         let args = settings::schema_of::<NoArguments>();
-        Operation { name, summary, streaming: Streaming::Unary, effects: false, channels: Vec::new(), args }
+        let streaming = Streaming::Unary;
+        Operation { name, summary, streaming, effects: false, runs: false, channels: Vec::new(), args }
     }
 
     /// Says how the operation moves data.
@@ -84,6 +86,13 @@ impl Operation {
     pub fn has_effects(mut self) -> Operation {
         self.effects = true;
         self
+    }
+
+    /// Says that the operation runs programs for its caller, so that it is served nowhere unguarded. It has effects then.
+    #[must_use]
+    pub fn runs_programs(mut self) -> Operation {
+        self.runs = true;
+        self.has_effects()
     }
 
     /// Names a side channel, 1 to 255, on which the handler receives.
@@ -138,6 +147,11 @@ impl Operation {
     /// Whether the operation changes or runs something.
     pub fn effects(&self) -> bool {
         self.effects
+    }
+
+    /// Whether the operation runs programs for its caller.
+    pub fn runs(&self) -> bool {
+        self.runs
     }
 
     /// Refuses arguments that the operation does not know, and values that its schema does not allow: of another type, out of

@@ -89,6 +89,14 @@ impl Metrics {
         family.samples.push((labels, sample));
     }
 
+    /// Keeps the samples whose labels `keep` accepts, and forgets the others.
+    pub fn retain(&mut self, keep: impl Fn(&[(&'static str, String)]) -> bool) {
+        for family in self.families.values_mut() {
+            family.samples.retain(|(labels, _)| keep(labels));
+        }
+        self.families.retain(|_, family| !family.samples.is_empty());
+    }
+
     /// One JSON object: `{NAME: {"kind", "help", "samples": [{"labels", "value"}]}}`. A histogram's sample has `count`, `sum`
     /// and `buckets` instead of `value`, each with its upper bound `le` and the values at or below it, `count`.
     pub fn to_json(&self) -> Value {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use plugd_core::transport::{Connection, Departure, GreetError, Stream, Traffic};
 use plugd_core::wire::{HelloError, Knock, Open, OpenError, VERSION};
-use plugd_core::{CallEnd, Caller, Code, Origin, Status};
+use plugd_core::{CallEnd, Caller, Code, Origin, Principal, Status};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, Level, Span, debug, field, info, info_span, warn};
@@ -115,11 +115,13 @@ struct Recent {
     /// That of the plugins that it was found in.
     generation: u64,
     route: Route,
+    /// Who was allowed to take it; whoever is somebody else by now has to be looked at again.
+    principal: Principal,
 }
 
 impl Recent {
-    fn new(header: &[u8], generation: u64, route: Route) -> Recent {
-        let mut recent = Recent { header: [0; RECENT_LEN_MAX], header_len: 0, generation, route };
+    fn new(header: &[u8], generation: u64, route: Route, principal: Principal) -> Recent {
+        let mut recent = Recent { header: [0; RECENT_LEN_MAX], header_len: 0, generation, route, principal };
         if let Some(place) = recent.header.get_mut(..header.len()) {
             place.copy_from_slice(header);
             recent.header_len = header.len();
@@ -127,8 +129,8 @@ impl Recent {
         recent
     }
 
-    fn holds_for(&self, header: &[u8], generation: u64) -> bool {
-        self.generation == generation && &self.header[..self.header_len] == header
+    fn holds_for(&self, header: &[u8], generation: u64, principal: &Principal) -> bool {
+        self.generation == generation && &self.header[..self.header_len] == header && self.principal == *principal
     }
 }
 
@@ -299,7 +301,7 @@ impl Session {
         if !outcome.passages.is_empty() {
             self.tell_layers(&mut outcome);
         }
-        self.finish(outcome).await
+        self.finish(outcome.told()).await
     }
 
     fn tell_layers(&self, outcome: &mut Outcome) {
@@ -330,7 +332,7 @@ impl Session {
             connection.begin_refused();
             outcome
         };
-        let (route, mut ask) = match ask(router, payload, recent, span) {
+        let (route, mut ask) = match ask(router, payload, &self.caller, recent, span) {
             Ok(found) => found,
             Err(status) => {
                 let outcome = Outcome { end: status.into(), then: Then::Continue, passages: Passages::default() };
@@ -398,11 +400,14 @@ impl Session {
 fn ask<'r>(
     router: &Router,
     payload: &Bytes,
+    caller: &Caller,
     recent: &'r mut Option<Recent>,
     span: &Span,
 ) -> Result<(&'r Route, Ask), Status> {
     let generation = router.generation();
-    let holds = span.is_disabled() && recent.as_ref().is_some_and(|recent| recent.holds_for(payload, generation));
+    let principal = &caller.principal;
+    let holds =
+        span.is_disabled() && recent.as_ref().is_some_and(|recent| recent.holds_for(payload, generation, principal));
     let ask = match holds {
         true => Ask::default(),
         false => {
@@ -411,10 +416,10 @@ fn ask<'r>(
             let malformed = |error: OpenError| Status::invalid_argument("malformed-header", error.to_string());
             let open = Open::decode(payload).map_err(|error| malformed(error).with_origin(Origin::Server))?;
             span.record("command", field::debug(&open.command));
-            let route = router.find(&open.command)?;
+            let route = router.find(&open.command, caller)?;
             let ask = Ask::of(open);
             let header: &[u8] = if ask.is_bare() { payload } else { &[] };
-            *recent = Some(Recent::new(header, generation, route));
+            *recent = Some(Recent::new(header, generation, route, principal.clone()));
             ask
         }
     };

@@ -21,6 +21,7 @@
 //! # tokio::runtime::Runtime::new().unwrap().block_on(example()).unwrap();
 //! ```
 
+mod access;
 mod address;
 mod alarm;
 mod cli;

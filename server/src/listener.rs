@@ -24,7 +24,11 @@ pub(crate) enum Listener {
 
 impl Listener {
     /// Binds an address; a name that stands for several is bound at the first that can be.
-    pub(crate) async fn bind(address: &ListenAddress, congestion: Option<&str>) -> io::Result<Listener> {
+    pub(crate) async fn bind(
+        address: &ListenAddress,
+        congestion: Option<&str>,
+        unix_mode: u32,
+    ) -> io::Result<Listener> {
         match address {
             ListenAddress::Tcp { host, port } => {
                 let listener = TcpListener::bind((host.as_str(), *port)).await?;
@@ -33,7 +37,7 @@ impl Listener {
                 Ok(Listener::Tcp(listener))
             }
             #[cfg(unix)]
-            ListenAddress::Unix(path) => Ok(Listener::Unix(unix::UnixSocket::bind(path).await?)),
+            ListenAddress::Unix(path) => Ok(Listener::Unix(unix::UnixSocket::bind(path, unix_mode).await?)),
             #[cfg(not(unix))]
             ListenAddress::Unix(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "no unix sockets here")),
         }
@@ -112,8 +116,8 @@ mod unix {
     }
 
     impl UnixSocket {
-        /// Binds `path`, over the file that a server which is gone left there. Only this user may connect.
-        pub(crate) async fn bind(path: &Path) -> io::Result<UnixSocket> {
+        /// Binds `path`, over the file that a server which is gone left there. `mode` says who may connect.
+        pub(crate) async fn bind(path: &Path, mode: u32) -> io::Result<UnixSocket> {
             let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
             let connected = if is_socket { UnixStream::connect(path).await.map(drop) } else { Ok(()) };
             // Only a socket that nobody serves refuses; one whose server is busy does not.
@@ -121,7 +125,7 @@ mod unix {
                 fs::remove_file(path)?;
             }
             let listener = UnixListener::bind(path)?;
-            fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
             Ok(UnixSocket { listener, path: path.to_owned() })
         }
 
@@ -148,7 +152,9 @@ mod tests {
     #[tokio::test]
     async fn a_connection_inherits_what_its_listener_was_told() {
         let address = "tcp://127.0.0.1:0".parse().expect("an address");
-        let Listener::Tcp(listener) = Listener::bind(&address, None).await.expect("a free port") else { panic!("TCP") };
+        let Listener::Tcp(listener) = Listener::bind(&address, None, 0o600).await.expect("a free port") else {
+            panic!("TCP")
+        };
         let address = listener.local_addr().expect("an address");
         let (_near, accepted) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
         let (stream, _) = accepted.expect("a connection");

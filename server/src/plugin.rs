@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use plugd_core::{
-    Code, Context, Handler, Layer, Operation, Origin, PluginFacts, Registry, StartError, Status, Stopped, did_you_mean,
+    Caller, Code, Context, Handler, Layer, Operation, Origin, PluginFacts, Registry, StartError, Status, Stopped,
+    did_you_mean,
 };
 use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, warn};
 
+use crate::access::Access;
 use crate::config::{PluginConfig, RESERVED};
 use crate::handlers::SHIPPED;
 use crate::introspection;
@@ -84,30 +86,57 @@ impl Plugin {
         let _gone = gone.clone().drop_guard();
         Plugin { name: name.into(), handler, layers, operations, deadline_max, instance, source, gone, _gone }
     }
+}
 
-    /// The operation of this name; without a name, the only one there is.
-    fn operation(&self, name: Option<&str>) -> Result<usize, Status> {
-        let found = match name {
-            Some(name) => self.operations.iter().position(|(known, _)| **known == *name),
-            None => (self.operations.len() == 1).then_some(0),
-        };
-        found.ok_or_else(|| self.unknown_operation(name))
+/// A plugin, and who may call it: a plugin outlives the rule around it.
+#[derive(Clone)]
+struct Served {
+    plugin: Arc<Plugin>,
+    /// `None` means everybody.
+    access: Option<Arc<Access>>,
+}
+
+impl Served {
+    /// Whether there is anything that `caller` may call.
+    fn is_known_to(&self, caller: &Caller) -> bool {
+        self.access.as_ref().is_none_or(|access| access.admits_any(caller))
     }
 
-    fn unknown_operation(&self, name: Option<&str>) -> Status {
-        let known = || self.operations.iter().map(|(name, _)| &**name);
+    fn admits(&self, operation: &str, caller: &Caller) -> bool {
+        self.access.as_ref().is_none_or(|access| access.admits(operation, caller))
+    }
+
+    /// The operation of this name; without a name, the only one there is. What `caller` may not call is not there.
+    fn operation(&self, name: Option<&str>, caller: &Caller) -> Result<usize, Status> {
+        let operations = &self.plugin.operations;
+        let there = name.and_then(|name| operations.iter().position(|(known, _)| **known == *name));
+        let found = match name {
+            Some(_) => there.filter(|index| self.admits(&operations[*index].0, caller)),
+            None => {
+                let mut known = (0..operations.len()).filter(|index| self.admits(&operations[*index].0, caller));
+                known.next().filter(|_| known.next().is_none())
+            }
+        };
+        found.ok_or_else(|| self.unknown_operation(name, caller).with_origin(origin(there.is_some())))
+    }
+
+    fn unknown_operation(&self, name: Option<&str>, caller: &Caller) -> Status {
+        let others = self.plugin.operations.iter().map(|(known, _)| &**known).filter(|known| Some(*known) != name);
+        let known: Vec<&str> = others.filter(|known| self.admits(known, caller)).collect();
+        let known = || known.iter().copied();
+        let plugin = &self.plugin.name;
         let asked = match name {
-            Some(name) => format!("no operation {name:?} in plugin \"{}\"{}", self.name, did_you_mean(name, known())),
-            None => format!("plugin \"{}\" has several operations; name one", self.name),
+            Some(name) => format!("no operation {name:?} in plugin \"{plugin}\"{}", did_you_mean(name, known())),
+            None => format!("plugin \"{plugin}\" has several operations; name one"),
         };
         not_found("unknown-operation", format!("{asked}; available: {}", listed(known())))
     }
 }
 
-/// Every plugin that can be called, and the names of those that cannot.
+/// Every plugin that can be called, and the names of those that cannot, with who may know of them.
 pub(crate) struct Plugins {
-    enabled: BTreeMap<Arc<str>, Arc<Plugin>>,
-    disabled: Vec<String>,
+    enabled: BTreeMap<Arc<str>, Served>,
+    disabled: BTreeMap<String, Option<Arc<Access>>>,
     linked: Vec<&'static str>,
 }
 
@@ -153,6 +182,8 @@ pub struct Changes {
     pub replaced: Vec<String>,
     /// Plugins that cannot be called any more.
     pub removed: Vec<String>,
+    /// Plugins that stay as they are, for others to call.
+    pub guarded: Vec<String>,
 }
 
 impl Plugins {
@@ -166,41 +197,43 @@ impl Plugins {
         before: Option<&Plugins>,
     ) -> Result<Plugins, (String, StartError)> {
         let mut enabled = BTreeMap::new();
-        let mut disabled = Vec::new();
+        let mut disabled = BTreeMap::new();
         let mut catalogue = introspection::Catalogue::default();
         let mut measured = layers.all();
-        for config in configs {
+        for mut config in configs {
+            let access = config.access.take().map(Arc::new);
             let Some(descriptor) = registry.handler(&config.handler).filter(|_| config.enabled) else {
-                disabled.push(config.name);
+                disabled.insert(config.name, access);
                 continue;
             };
-            catalogue.add(&config.name, descriptor, config.blueprint.operations());
+            catalogue.add(&config.name, descriptor, config.blueprint.operations(), access.clone());
             let same = before.and_then(|before| before.enabled.get(&*config.name));
-            let plugin = match same.filter(|plugin| plugin.source.as_ref() == Some(&config.source)) {
-                Some(plugin) => plugin.clone(),
+            let plugin = match same.filter(|same| same.plugin.source.as_ref() == Some(&config.source)) {
+                Some(same) => same.plugin.clone(),
                 None => {
                     let name = config.name.clone();
                     Arc::new(build(config, base_dir, layers).map_err(|error| (name, error))?)
                 }
             };
             measured.extend(plugin.layers.iter().cloned());
-            enabled.insert(plugin.name.clone(), plugin);
+            enabled.insert(plugin.name.clone(), Served { plugin, access });
         }
         let itself = Arc::new(introspection::plugin(catalogue, measured));
-        enabled.insert(itself.name.clone(), itself);
+        enabled.insert(itself.name.clone(), Served { plugin: itself, access: None });
         Ok(Plugins { enabled, disabled, linked: registry.names().collect() })
     }
 
     /// Begins the work that instances do beside their calls.
     pub(crate) fn start(&self) {
-        for plugin in self.enabled.values() {
+        for Served { plugin, .. } in self.enabled.values() {
             plugin.instance.context.start();
         }
     }
 
     /// Tells every instance that the server ends.
     pub(crate) async fn stop(&self, grace: Duration) {
-        let stops = self.enabled.values().map(|plugin| plugin.instance.stop(&plugin.name, Stopped::ServerEnds, grace));
+        let plugins = self.enabled.values().map(|served| &served.plugin);
+        let stops = plugins.map(|plugin| plugin.instance.stop(&plugin.name, Stopped::ServerEnds, grace));
         futures_util::future::join_all(stops).await;
     }
 
@@ -213,35 +246,49 @@ impl Plugins {
         for name in names(before) {
             let (old, new) = (&before.enabled[&name], self.enabled.get(&name));
             match new {
-                Some(new) if Arc::ptr_eq(old, new) => continue,
+                Some(new) if Arc::ptr_eq(&old.plugin, &new.plugin) => {
+                    if old.access != new.access {
+                        changes.guarded.push(name.to_string());
+                    }
+                    continue;
+                }
                 Some(_) => changes.replaced.push(name.to_string()),
                 None => changes.removed.push(name.to_string()),
             }
-            replaced.push(Replaced { name, instance: old.instance.clone(), gone: old.gone.clone() });
+            replaced.push(Replaced { name, instance: old.plugin.instance.clone(), gone: old.plugin.gone.clone() });
         }
         let is_new = |name: &Arc<str>| !before.enabled.contains_key(name);
         changes.added = names(self).iter().filter(|name| is_new(name)).map(|name| name.to_string()).collect();
         (changes, replaced)
     }
 
-    /// Finds what `PLUGIN` or `PLUGIN.OPERATION` names.
+    /// Finds what `PLUGIN` or `PLUGIN.OPERATION` names, as far as `caller` may call it. What it may not call is answered as
+    /// if it were not there, so that nobody can ask for names; only the origin, [`Origin::Access`], tells the log the
+    /// difference.
     ///
     /// # Errors
     ///
     /// `not_found`, with a reason that tells a misspelt plugin, a disabled one, a handler that this program lacks and
     /// an unknown operation apart, and with what would be accepted.
-    pub(crate) fn find(&self, command: &str) -> Result<Route, Status> {
+    pub(crate) fn find(&self, command: &str, caller: &Caller) -> Result<Route, Status> {
         let dot = command.bytes().position(|byte| byte == b'.');
         let (name, operation) = dot.map_or((command, None), |dot| (&command[..dot], Some(&command[dot + 1..])));
-        let plugin = self.enabled.get(name).ok_or_else(|| self.unknown_plugin(name))?;
-        let operation = plugin.operation(operation)?;
-        Ok(Route { plugin: plugin.clone(), operation })
+        let found = self.enabled.get(name);
+        let Some(served) = found.filter(|served| served.is_known_to(caller)) else {
+            return Err(self.unknown_plugin(name, caller).with_origin(origin(found.is_some())));
+        };
+        let operation = served.operation(operation, caller)?;
+        Ok(Route { plugin: served.plugin.clone(), operation })
     }
 
-    fn unknown_plugin(&self, name: &str) -> Status {
-        let callable = || self.enabled.keys().map(|name| &**name).filter(|name| *name != RESERVED);
-        let available = listed(callable());
-        if self.disabled.iter().any(|disabled| disabled == name) {
+    fn unknown_plugin(&self, name: &str, caller: &Caller) -> Status {
+        // A plugin of this name was looked at already: each rule is looked at once, whether it is there or not.
+        let others = self.enabled.iter().filter(|(known, _)| ***known != *name && ***known != *RESERVED);
+        let known: Vec<&str> =
+            others.filter(|(_, served)| served.is_known_to(caller)).map(|(known, _)| &**known).collect();
+        let available = listed(known.iter().copied());
+        let is_known = |access: &Option<Arc<Access>>| access.as_ref().is_none_or(|access| access.admits_any(caller));
+        if self.disabled.get(name).is_some_and(is_known) {
             let text = format!("plugin \"{name}\" is disabled on this server; available: {available}");
             return not_found("plugin-disabled", text);
         }
@@ -249,9 +296,14 @@ impl Plugins {
             let text = format!("handler \"{name}\" is not linked into this server; available: {available}");
             return not_found("handler-not-linked", text);
         }
-        let hint = did_you_mean(name, callable());
+        let hint = did_you_mean(name, known);
         not_found("unknown-plugin", format!("no plugin {name:?}{hint}; available: {available}"))
     }
+}
+
+/// Who says that something is not there: of what is there, a rule of access does. The log shows it, the caller never sees it.
+fn origin(is_hidden: bool) -> Origin {
+    if is_hidden { Origin::Access } else { Origin::Server }
 }
 
 fn build(config: PluginConfig, base_dir: &Path, layers: &Layers) -> Result<Plugin, StartError> {

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, exposed};
 use crate::layers::Layers;
 use crate::plugin::{Changes, Plugins};
 use crate::server::Control;
@@ -48,6 +48,12 @@ pub enum ReloadError {
     /// The server has ended.
     #[error("the server has ended")]
     Ended,
+    /// The safe defaults forbid these plugins at the addresses that the server listens at.
+    #[error("{problem}; the server listens where it did when it started")]
+    Exposed {
+        /// What is so.
+        problem: String,
+    },
     /// A plugin could not be built.
     #[error("plugin \"{plugin}\" cannot start")]
     Start {
@@ -81,6 +87,9 @@ impl Control {
             if before != now {
                 warn!("[{section}] changed; that takes effect when the server starts anew");
             }
+        }
+        if let Some(problem) = exposed(&config.plugins, &shared.settings) {
+            return Err(ReloadError::Exposed { problem });
         }
         let before = shared.router.plugins();
         let Config { plugins, base_dir, .. } = config;

@@ -49,6 +49,18 @@ pub(crate) struct Outcome {
     pub(crate) passages: Passages,
 }
 
+impl Outcome {
+    /// The outcome as the caller is told it: who may not call something hears the same as if it were not there. What was so
+    /// in truth, the log has by then.
+    pub(crate) fn told(mut self) -> Outcome {
+        let status = &mut self.end.status;
+        if status.origin() == Origin::Access && status.code() == Code::NotFound {
+            *status = std::mem::replace(status, Status::ok()).with_origin(Origin::Server);
+        }
+        self
+    }
+}
+
 /// Both directions of a call, and what keeps them moving.
 pub(crate) struct Halves {
     pub(crate) input: Input,
@@ -116,13 +128,13 @@ impl Router {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Finds the operation that a command names.
+    /// Finds the operation that a command names, when `caller` may call it.
     ///
     /// # Errors
     ///
     /// The status that refuses the call.
-    pub(crate) fn find(&self, command: &str) -> Result<Route, Status> {
-        self.plugins.load().find(command)
+    pub(crate) fn find(&self, command: &str, caller: &Caller) -> Result<Route, Status> {
+        self.plugins.load().find(command, caller)
     }
 
     /// Asks every layer around the plugin, the outermost first, and then checks the arguments.

@@ -134,12 +134,13 @@ impl Server {
     ///
     /// [`BindError`]; nothing is left bound.
     pub async fn bind(config: Config, registry: Registry) -> Result<Server, BindError> {
-        let Config { server: settings, plugins, layers, fixed, base_dir } = config;
+        let Config { server: settings, plugins, layers, fixed, base_dir, .. } = config;
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for address in &settings.listen {
             let refused = |source| BindError::Listen { address: address.clone(), source };
-            let listener = Listener::bind(address, settings.congestion.as_deref()).await.map_err(refused)?;
+            let listener =
+                Listener::bind(address, settings.congestion.as_deref(), settings.unix_mode).await.map_err(refused)?;
             addresses.push(listener.address().map_err(refused)?);
             listeners.push(Arc::new(listener));
         }

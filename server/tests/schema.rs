@@ -48,6 +48,10 @@ fn is_toml(line: &&str) -> bool {
 #[case::named_command(
     "[plugins.ops]\nhandler = \"shell\"\nconfig.commands.tail = { argv = [\"tail\"], parameters.n = { type = \"integer\", min = 1 } }\n"
 )]
+#[case::rules(
+    "[groups]\nops = [\"uid:1\"]\n[plugins.echo]\naccess = { allow = [\"group:ops\"], deny = [], operations.echo.deny = [\"any\"] }\n"
+)]
+#[case::accepted_risks("[server]\ninsecure = [\"root\"]\n[plugins.echo]\ninsecure = [\"no-access-rule\"]\n")]
 fn good_configurations_pass(#[case] text: &str) {
     assert_eq!(complaints(text), Vec::<String>::new());
 }
@@ -67,6 +71,10 @@ fn good_configurations_pass(#[case] text: &str) {
 #[case::deep_typo(
     "[plugins.shell]\nconfig.commands.tail = { argv = [\"tail\"], parameters.n = { typ = \"integer\" } }\n"
 )]
+#[case::rule_without_allow("[plugins.echo]\naccess.deny = [\"any\"]\n")]
+#[case::misspelt_rule("[plugins.echo]\naccess = { allow = [], dney = [] }\n")]
+#[case::no_list("[groups]\nops = \"uid:1\"\n[plugins.echo]\n")]
+#[case::unknown_risk("[plugins.echo]\ninsecure = [\"root\"]\n")]
 fn bad_configurations_do_not(#[case] text: &str) {
     assert_ne!(complaints(text), Vec::<String>::new());
 }

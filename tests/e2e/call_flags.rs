@@ -13,7 +13,7 @@ parameters.data = { type = "string" }
 parameters.count = { type = "integer", min = 1, max = 100, default = 10 }
 "#;
 
-const OPS: &str = "[plugins.ops]\nhandler = \"shell\"\n";
+const OPS: &str = "[plugins.ops]\nhandler = \"shell\"\naccess.allow = [\"any\"]\n";
 
 fn named() -> Plugd {
     Plugd::start(&format!("{OPS}{NAMED}"))

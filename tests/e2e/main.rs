@@ -1,5 +1,6 @@
 //! End-to-end tests: real sockets, and real processes where a process is what matters.
 
+mod access;
 mod bench;
 mod bench_trouble;
 mod call_flags;

@@ -10,6 +10,7 @@ use crate::support::process::{Plugd, wait_until};
 const NAMED: &str = r#"
 [plugins.ops]
 handler = "shell"
+access.allow = ["any"]
 config.jobs_max = 0
 
 [plugins.ops.config.commands.tail]
@@ -23,7 +24,7 @@ parameters.file = { type = "path", must_exist = true }
 argv = ["sh", "-c", "exit 3"]
 "#;
 
-const ANY: &str = "[plugins.shell]\nconfig = { allow_any_command = true }\n";
+const ANY: &str = "[plugins.shell]\naccess.allow = [\"any\"]\nconfig = { allow_any_command = true }\n";
 
 #[test]
 fn named_commands_are_listed_described_and_called() {
@@ -51,7 +52,8 @@ fn named_commands_are_listed_described_and_called() {
 
 #[test]
 fn what_only_reads_may_be_served_to_everybody_and_what_does_more_may_not() {
-    let read_only = NAMED.split("\n[plugins.ops.config.commands.fail]").next().expect("the first part");
+    let unguarded = NAMED.replace("access.allow = [\"any\"]\n", "");
+    let read_only = unguarded.split("\n[plugins.ops.config.commands.fail]").next().expect("the first part");
     let check = |plugins: &str| {
         let dir = tempfile::tempdir().expect("a directory");
         let text = format!("[server]\nlisten = [\"tcp://0.0.0.0:0\"]\n{plugins}");
@@ -61,7 +63,7 @@ fn what_only_reads_may_be_served_to_everybody_and_what_does_more_may_not() {
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     assert_eq!(check(read_only), (true, String::new()));
-    let (is_good, said) = check(NAMED);
+    let (is_good, said) = check(&unguarded);
     assert!(!is_good && said.contains("plugins.ops changes or runs things"), "{said}");
 }
 

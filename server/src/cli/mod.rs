@@ -2,6 +2,7 @@
 
 mod author;
 mod describe;
+mod exposure;
 mod inspect;
 mod schema;
 mod start;
@@ -59,7 +60,14 @@ struct Source {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Check the configuration and report everything that is wrong with it
-    Check,
+    Check {
+        /// Show which commands are open to whom at which address, and fail when that is forbidden
+        #[arg(long)]
+        exposure: bool,
+        /// Print JSON
+        #[arg(long, requires = "exposure")]
+        json: bool,
+    },
     /// List the handlers in this program, and the plugins that use them
     List {
         /// Print JSON
@@ -140,7 +148,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let registry = Registry::linked()?;
     match &cli.command {
         None => start::start(&cli, registry),
-        Some(Command::Check) => inspect::check(&cli.source.origin()?, &registry, &cli.listen),
+        Some(Command::Check { exposure: true, json }) => {
+            exposure::show(&cli.source.origin()?, &registry, &cli.listen, *json)
+        }
+        Some(Command::Check { .. }) => inspect::check(&cli.source.origin()?, &registry, &cli.listen),
         Some(Command::List { json }) => inspect::list(&cli.source.origin()?, &registry, *json),
         Some(Command::Describe { name, json }) => describe::describe(cli.source.origin(), &registry, name, *json),
         Some(Command::Schema) => schema::schema(&registry),

@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use super::{Cli, Failure, Source, chain, config, print};
 use crate::address::ListenAddress;
-use crate::config::Config;
+use crate::config::{Config, stays_root};
 use crate::process::Confinement;
 use crate::server::{Control, Server};
 use crate::{logging, process};
@@ -25,6 +25,10 @@ pub(super) fn start(cli: &Cli, registry: Registry) -> Result<(), Failure> {
         warn!("every plugin is disabled; enable one in the configuration");
     }
     process::raise_limit(config.server.connections_max);
+    if stays_root(&config.server) {
+        warn!("running as root; name who to become with `user` in [server]");
+    }
+    warn_of_risks(&config);
     let confinement = process::confine(&config).map_err(Failure::Refused)?;
     let runtime = runtime(config.server.workers).map_err(Failure::Runtime)?;
     let again = Again { source: cli.source.clone(), listen: cli.listen.clone(), confinement };
@@ -32,6 +36,13 @@ pub(super) fn start(cli: &Cli, registry: Registry) -> Result<(), Failure> {
     // Blocking work that outlived its call must not hold up the end of the process.
     runtime.shutdown_background();
     served
+}
+
+/// Says which risks are taken, each once.
+fn warn_of_risks(config: &Config) {
+    for finding in config.findings.iter().filter(|finding| finding.accepted) {
+        warn!(insecure = finding.risk.name(), plugin = finding.plugin, "{}", finding.problem);
+    }
 }
 
 /// One worker is the main thread itself, which saves the hand-over between threads at each wake-up.
@@ -78,6 +89,7 @@ impl Again {
         let config = || {
             let config = config(&self.source.origin()?, &Registry::linked()?, &self.listen)?;
             self.confinement.check(&config).map_err(Failure::Refused)?;
+            warn_of_risks(&config);
             control.reload(config).map_err(|error| Failure::Refused(chain(&error)))
         };
         if let Err(failure) = config() {

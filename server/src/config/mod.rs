@@ -2,6 +2,7 @@
 
 mod document;
 mod error;
+mod exposure;
 mod schema;
 mod section;
 
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 use self::document::{Document, position};
 use self::section::{PluginSection, ServerSection};
+use crate::access::{Access, Groups};
 use crate::address::ListenAddress;
 use crate::handlers::{CHOSEN, SHIPPED};
 use crate::layers::LimitsSettings;
@@ -23,6 +25,7 @@ use crate::layers::LimitsSettings;
 pub(crate) use self::schema::schema;
 
 pub use self::error::{ConfigError, ConfigErrors};
+pub(crate) use self::exposure::{Finding, Risk, exposed, stays_root};
 pub use self::section::{AuditTarget, LogFormat, ServerSettings};
 
 /// The name that no plugin may take: the server itself answers under it.
@@ -34,7 +37,7 @@ const TEXT_LEN_MAX: u64 = 1 << 20;
 /// What a server serves when there is no file at all, as far as it is linked: nothing that touches the machine.
 const BUILT_IN: [&str; 2] = ["echo", "upper"];
 
-const SECTIONS: [&str; 3] = ["layers", "plugins", "server"];
+const SECTIONS: [&str; 4] = ["groups", "layers", "plugins", "server"];
 
 /// Where a configuration comes from.
 #[derive(Debug, Clone)]
@@ -110,8 +113,12 @@ pub struct PluginConfig {
     /// What stands around it, the outermost first; its own limits are within.
     pub layers: Vec<String>,
     pub(crate) limits: LimitsSettings,
+    /// Who may call it; `None` means everybody.
+    pub(crate) access: Option<Access>,
+    /// The risks that the operator accepts for it.
+    pub(crate) accepted: Vec<Risk>,
     pub(crate) blueprint: Blueprint,
-    /// Its section as it was written, and the layers around it: what it is built from.
+    /// Its section as it was written but for who may call it, and the layers around it: what it is built from.
     pub(crate) source: Value,
 }
 
@@ -132,6 +139,8 @@ pub struct Config {
     pub plugins: Vec<PluginConfig>,
     /// The layers that stand around some plugin.
     pub(crate) layers: BTreeMap<String, LayerBlueprint>,
+    /// What the safe defaults forbid and the operator accepts; after [`Config::inspect`] also what nobody accepted.
+    pub(crate) findings: Vec<Finding>,
     /// What is read at the start alone: the section `server`, and `layers`.
     pub(crate) fixed: [Value; 2],
     pub(crate) base_dir: PathBuf,
@@ -145,20 +154,45 @@ impl Config {
     ///
     /// [`ConfigErrors`] with everything that is wrong, in the order of the file.
     pub fn parse(origin: &Origin, registry: &Registry, listen: &[ListenAddress]) -> Result<Config, ConfigErrors> {
+        Config::read(origin, registry, listen, false)
+    }
+
+    /// As [`Config::parse`], but what the safe defaults forbid is no error, only found.
+    pub(crate) fn inspect(
+        origin: &Origin,
+        registry: &Registry,
+        listen: &[ListenAddress],
+    ) -> Result<Config, ConfigErrors> {
+        Config::read(origin, registry, listen, true)
+    }
+
+    fn read(
+        origin: &Origin,
+        registry: &Registry,
+        listen: &[ListenAddress],
+        forbidden_is_fine: bool,
+    ) -> Result<Config, ConfigErrors> {
         let text = utf8(origin).map_err(|error| ConfigErrors::new(vec![error]))?;
         let document = Document::parse(&origin.file, text).map_err(ConfigErrors::new)?;
-        let mut reader = Reader { document, registry, errors: Vec::new() };
+        let mut reader = Reader { document, registry, errors: Vec::new(), findings: Vec::new() };
         reader.refuse_unknown_sections();
         let server = reader.server(listen);
         let everywhere = reader.layers_everywhere();
-        let plugins = reader.plugins(server.as_ref(), &everywhere);
+        let groups = reader.groups();
+        let plugins = reader.plugins(server.as_ref(), &everywhere, &groups);
         let layers = reader.layers(plugins.iter().flat_map(|plugin| &plugin.layers));
         let fixed = ["server", "layers"].map(|key| reader.document.section(key).cloned().unwrap_or_default());
+        reader.judge_root(server.as_ref(), &plugins);
+        reader.judge_tokens(server.as_ref());
+        let Reader { mut errors, findings, .. } = reader;
+        if !forbidden_is_fine {
+            errors.extend(findings.iter().filter(|finding| !finding.accepted).map(|finding| finding.error.clone()));
+        }
         match server {
-            Some(server) if reader.errors.is_empty() => {
-                Ok(Config { server, plugins, layers, fixed, base_dir: origin.base_dir.clone() })
+            Some(server) if errors.is_empty() => {
+                Ok(Config { server, plugins, layers, findings, fixed, base_dir: origin.base_dir.clone() })
             }
-            _ => Err(ConfigErrors::new(reader.errors)),
+            _ => Err(ConfigErrors::new(errors)),
         }
     }
 }
@@ -171,10 +205,20 @@ fn utf8(origin: &Origin) -> Result<&str, ConfigError> {
     })
 }
 
+/// What a plugin is built from. Who may call it changes nothing of it.
+fn source(section: &Value, everywhere: &[String]) -> Value {
+    let mut section = section.clone();
+    if let Value::Object(members) = &mut section {
+        members.retain(|key, _| key != "access" && key != "insecure");
+    }
+    json!([section, everywhere])
+}
+
 struct Reader<'a> {
     document: Document<'a>,
     registry: &'a Registry,
     errors: Vec<ConfigError>,
+    findings: Vec<Finding>,
 }
 
 impl Reader<'_> {
@@ -257,7 +301,29 @@ impl Reader<'_> {
         layers
     }
 
-    fn plugins(&mut self, server: Option<&ServerSettings>, everywhere: &[String]) -> Vec<PluginConfig> {
+    fn groups(&mut self) -> Groups {
+        let value = self.document.section("groups").cloned().unwrap_or_else(|| Value::Object(Default::default()));
+        let Reading { settings, mut errors } = read_settings::<BTreeMap<String, Vec<String>>>(value);
+        let (groups, more) = Groups::read(&settings.unwrap_or_default(), self.token_names());
+        errors.extend(more);
+        self.errors.extend(self.document.setting_errors(&["groups"], errors));
+        groups
+    }
+
+    /// The names of `[tokens.NAME]`, which rules may name.
+    fn token_names(&self) -> Vec<String> {
+        match self.document.section("tokens") {
+            Some(Value::Object(tokens)) => tokens.keys().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn plugins(
+        &mut self,
+        server: Option<&ServerSettings>,
+        everywhere: &[String],
+        groups: &Groups,
+    ) -> Vec<PluginConfig> {
         let sections = match self.document.section("plugins") {
             Some(Value::Object(sections)) if !sections.is_empty() => sections.clone(),
             Some(Value::Object(_)) | None => {
@@ -270,7 +336,7 @@ impl Reader<'_> {
                 return Vec::new();
             }
         };
-        sections.into_iter().filter_map(|(name, value)| self.plugin(name, value, server, everywhere)).collect()
+        sections.into_iter().filter_map(|(name, value)| self.plugin(name, value, server, everywhere, groups)).collect()
     }
 
     fn plugin(
@@ -279,11 +345,13 @@ impl Reader<'_> {
         value: Value,
         server: Option<&ServerSettings>,
         everywhere: &[String],
+        groups: &Groups,
     ) -> Option<PluginConfig> {
         let path = ["plugins", &name];
         self.check_name(&name);
-        let source = json!([value, everywhere]);
+        let source = source(&value, everywhere);
         let Reading { settings, errors } = read_settings::<PluginSection>(value);
+        let is_access_whole = errors.iter().all(|error| error.path.first().is_none_or(|key| key != "access"));
         self.errors.extend(self.document.setting_errors(&path, errors));
         let section = settings?;
         let limits_path = ["plugins", &name, "limits"];
@@ -295,11 +363,20 @@ impl Reader<'_> {
         // Settings that cannot be say nothing of what the plugin would offer; then the handler's own word counts.
         let described = self.registry.handler(&handler).map(Descriptor::operations);
         let operations = blueprint.as_ref().map(Blueprint::operations).or(described).unwrap_or_default();
-        self.check_exposure(&name, operations, &section, server);
-        let blueprint = blueprint?;
+        let (accepted, unknown) = Risk::read(&section.insecure, &Risk::OF_PLUGIN);
+        self.errors.extend(self.document.setting_errors(&path, unknown));
+        self.judge_plugin(&name, operations, &section, &accepted, server);
+        let known = blueprint.as_ref().map(Blueprint::operations);
+        // Of a rule that lost what has a wrong type, nothing more can be said.
+        let access = section.access.as_ref().filter(|_| is_access_whole);
+        let access = access.map(|access| access.resolve(known, groups)).transpose();
+        let access = access.map_err(|errors| {
+            self.errors.extend(self.document.setting_errors(&["plugins", &name, "access"], errors));
+        });
+        let (blueprint, access) = (blueprint?, access.ok()?);
         let PluginSection { enabled, limits, layers, .. } = section;
         let layers = [everywhere, &layers].concat();
-        Some(PluginConfig { name, handler, enabled, layers, limits, blueprint, source })
+        Some(PluginConfig { name, handler, enabled, layers, limits, access, accepted, blueprint, source })
     }
 
     fn check_name(&mut self, name: &str) {
@@ -311,28 +388,6 @@ impl Reader<'_> {
             format!("illegal plugin name {name:?}; allowed: [a-z][a-z0-9_-]*, at most {NAME_LEN_MAX} bytes")
         };
         self.errors.push(self.document.error(&["plugins", name], message));
-    }
-
-    /// What changes or runs things stays on this machine unless the operator says otherwise, per plugin.
-    fn check_exposure(
-        &mut self,
-        name: &str,
-        operations: &[Operation],
-        section: &PluginSection,
-        server: Option<&ServerSettings>,
-    ) {
-        let exposed = server.and_then(|server| server.listen.iter().find(|address| !address.is_local()));
-        if let Some(address) = exposed
-            && section.enabled
-            && !section.insecure
-            && operations.iter().any(Operation::effects)
-        {
-            let message = format!(
-                "plugins.{name} changes or runs things and would be open to everybody who reaches {address}; \
-                 listen on loopback, disable it, or accept that with `insecure = true`"
-            );
-            self.errors.push(self.document.error(&["plugins", name], message));
-        }
     }
 
     fn prepare(&mut self, name: &str, handler: &str, section: &PluginSection) -> Option<Blueprint> {

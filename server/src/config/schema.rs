@@ -23,6 +23,7 @@ pub(crate) fn schema(registry: &Registry) -> Value {
     };
     let plugins: Map<String, Value> =
         registry.handlers().map(|handler| (handler.name().to_owned(), own(handler.name()))).collect();
+    let name = format!("^[a-z][a-z0-9_-]{{0,{}}}$", NAME_LEN_MAX - 1);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "plugins.toml",
@@ -33,12 +34,18 @@ pub(crate) fn schema(registry: &Registry) -> Value {
         "properties": {
             "server": server(registry),
             "layers": layers(registry),
+            "groups": {
+                "description": "Lists of callers by name, for the rules of access.",
+                "type": "object",
+                "propertyNames": { "pattern": name },
+                "additionalProperties": { "type": "array", "items": { "type": "string" } },
+            },
             "plugins": {
                 "description": "The plugins, each a table of its own.",
                 "type": "object",
                 "minProperties": 1,
                 "propertyNames": {
-                    "pattern": format!("^[a-z][a-z0-9_-]{{0,{}}}$", NAME_LEN_MAX - 1),
+                    "pattern": name,
                     "not": { "const": RESERVED },
                 },
                 "properties": plugins,

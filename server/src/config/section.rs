@@ -12,8 +12,10 @@ use plugd_core::wire::{
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use super::Risk;
+use crate::access::AccessSection;
 use crate::address::{DEFAULT_PORT, ListenAddress};
 use crate::layers::LimitsSettings;
 use crate::process::Account;
@@ -92,6 +94,12 @@ pub(super) struct ServerSection {
     log_format: LogFormat,
     /// Where a line goes for each command that somebody asked for: log, journald, or file:PATH.
     audit: String,
+    /// Who may connect to unix sockets, as permissions in octal: 0600 the server's user, 0660 its group too, 0666 everybody.
+    #[schemars(extend("enum" = ["0600", "0660", "0666"]))]
+    unix_mode: String,
+    /// The risks that are accepted, by name.
+    #[schemars(extend("items" = json!({ "enum": Risk::OF_SERVER.map(Risk::name) })))]
+    insecure: Vec<String>,
 }
 
 impl Default for ServerSection {
@@ -114,6 +122,8 @@ impl Default for ServerSection {
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             audit: "log".to_owned(),
+            unix_mode: "0600".to_owned(),
+            insecure: Vec::new(),
         }
     }
 }
@@ -156,6 +166,10 @@ pub struct ServerSettings {
     pub log_format: LogFormat,
     /// Where the lines of the audit go. The program reads it, as it does `log`.
     pub audit: AuditTarget,
+    /// The permissions of unix sockets.
+    pub(crate) unix_mode: u32,
+    /// The risks that the operator accepts.
+    pub(crate) accepted: Vec<Risk>,
 }
 
 impl ServerSection {
@@ -181,6 +195,8 @@ impl ServerSection {
             log: self.log,
             log_format: self.log_format,
             audit: checks.audit(&self.audit),
+            unix_mode: checks.unix_mode(&self.unix_mode),
+            accepted: checks.accepted(&self.insecure, &Risk::OF_SERVER),
         };
         checks.log(&settings.log);
         if checks.0.is_empty() { Ok(settings) } else { Err(checks.0) }
@@ -248,6 +264,25 @@ impl Checks {
         })
     }
 
+    fn unix_mode(&mut self, text: &str) -> u32 {
+        match text {
+            "0600" => 0o600,
+            "0660" => 0o660,
+            "0666" => 0o666,
+            _ => {
+                let message = format!("unknown mode {text:?}; allowed: 0600, 0660, 0666");
+                self.0.push(SettingError::new("unix_mode", message));
+                0o600
+            }
+        }
+    }
+
+    fn accepted(&mut self, names: &[String], allowed: &[Risk]) -> Vec<Risk> {
+        let (accepted, errors) = Risk::read(names, allowed);
+        self.0.extend(errors);
+        accepted
+    }
+
     fn log(&mut self, filter: &str) {
         if let Err(error) = crate::logging::parse_filter(filter) {
             self.0.push(SettingError::new("log", error));
@@ -269,8 +304,12 @@ pub(super) struct PluginSection {
     pub(super) layers: Vec<String>,
     /// What calls may use.
     pub(super) limits: LimitsSettings,
-    /// Accepts that the plugin changes or runs things for everybody who reaches an address beyond loopback.
-    pub(super) insecure: bool,
+    /// Who may call it.
+    #[schemars(with = "AccessSection")]
+    pub(super) access: Option<AccessSection>,
+    /// The risks that are accepted, by name.
+    #[schemars(extend("items" = json!({ "enum": Risk::OF_PLUGIN.map(Risk::name) })))]
+    pub(super) insecure: Vec<String>,
 }
 
 impl Default for PluginSection {
@@ -281,7 +320,8 @@ impl Default for PluginSection {
             config: Map::new(),
             layers: Vec::new(),
             limits: LimitsSettings::default(),
-            insecure: false,
+            access: None,
+            insecure: Vec::new(),
         }
     }
 }

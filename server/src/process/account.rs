@@ -50,6 +50,11 @@ impl Account {
         Ok(setresuid(user, user, user)?)
     }
 
+    /// Whether whoever takes it is root after that, if the process is now.
+    pub(crate) fn stays_root(&self) -> bool {
+        self.user.is_none_or(Uid::is_root)
+    }
+
     /// Gives a file or a directory to this user and group.
     ///
     /// # Errors

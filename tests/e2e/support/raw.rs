@@ -37,6 +37,11 @@ impl RawPeer {
     /// Connects, and says nothing.
     pub(crate) async fn connect(address: SocketAddr) -> RawPeer {
         let stream = TcpStream::connect(address).await.expect("a listening server");
+        RawPeer::over(stream)
+    }
+
+    /// Takes a connection that is there.
+    pub(crate) fn over(stream: TcpStream) -> RawPeer {
         stream.set_nodelay(true).expect("a connected socket");
         RawPeer { stream, buf: Bytes::new() }
     }
