@@ -1,10 +1,8 @@
 //! One call as its handler sees it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -18,44 +16,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::transport::{Exchange, FileRest};
 use crate::wire::CHANNEL_MAIN;
-use crate::{Batch, Status};
-
-/// Where a caller is connected from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Peer {
-    /// A TCP connection from this address.
-    Tcp(SocketAddr),
-    /// A connection over a unix socket.
-    Unix,
-    /// A connection within this process.
-    Memory,
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Peer::Tcp(address) => write!(out, "{address}"),
-            Peer::Unix => out.write_str("unix"),
-            Peer::Memory => out.write_str("memory"),
-        }
-    }
-}
-
-/// Who calls.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Caller {
-    /// Where the caller is connected from.
-    pub peer: Peer,
-}
-
-impl Caller {
-    /// A caller that is known by its connection alone.
-    pub fn new(peer: Peer) -> Caller {
-        Caller { peer }
-    }
-}
+use crate::{Batch, Caller, Status};
 
 /// What is asked for: the opening header, after the router has read it.
 #[derive(Debug, Clone)]
@@ -173,6 +134,19 @@ impl Call {
     /// A message that is longer than one frame may be sent in part when the future is dropped.
     pub async fn send(&mut self, payload: impl Into<Bytes>) -> Result<(), Status> {
         self.output.send(payload).await
+    }
+
+    /// Sends bytes on a side channel as one message; what the channel means, the operation's description says.
+    ///
+    /// # Errors
+    ///
+    /// As [`Call::send`].
+    ///
+    /// # Cancellation
+    ///
+    /// As [`Call::send`].
+    pub async fn send_on(&mut self, channel: u8, payload: impl Into<Bytes>) -> Result<(), Status> {
+        self.output.send_on(channel, payload).await
     }
 
     /// Sends the handler's own header, once and before any data.

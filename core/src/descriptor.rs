@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::call::without_position;
-use crate::schema::unknown_keys;
-use crate::settings::{self, Blueprint, SettingError, Settings};
+use crate::schema::{unknown_keys, wrong_values};
+use crate::settings::{self, Blueprint, SettingError, Settings, Writes};
 use crate::{Handler, Status};
 
 /// How an operation moves data.
@@ -60,6 +60,7 @@ pub struct Operation {
     summary: Cow<'static, str>,
     streaming: Streaming,
     effects: bool,
+    runs: bool,
     channels: Vec<Channel>,
     args: Schema,
 }
@@ -69,7 +70,8 @@ impl Operation {
     pub fn new(name: impl Into<Cow<'static, str>>, summary: impl Into<Cow<'static, str>>) -> Operation {
         let (name, summary) = (name.into(), summary.into());
         let args = settings::schema_of::<NoArguments>();
-        Operation { name, summary, streaming: Streaming::Unary, effects: false, channels: Vec::new(), args }
+        let streaming = Streaming::Unary;
+        Operation { name, summary, streaming, effects: false, runs: false, channels: Vec::new(), args }
     }
 
     /// Says how the operation moves data.
@@ -84,6 +86,13 @@ impl Operation {
     pub fn has_effects(mut self) -> Operation {
         self.effects = true;
         self
+    }
+
+    /// Says that the operation runs programs for its caller, so that it is served nowhere unguarded. It has effects then.
+    #[must_use]
+    pub fn runs_programs(mut self) -> Operation {
+        self.runs = true;
+        self.has_effects()
     }
 
     /// Names a side channel, 1 to 255, on which the handler receives.
@@ -130,26 +139,41 @@ impl Operation {
         self.args.as_value()
     }
 
+    /// How the operation moves data.
+    pub fn streaming(&self) -> Streaming {
+        self.streaming
+    }
+
     /// Whether the operation changes or runs something.
     pub fn effects(&self) -> bool {
         self.effects
     }
 
-    /// Refuses arguments that the operation does not know. Their values are checked by the handler that reads them.
+    /// Whether the operation runs programs for its caller.
+    pub fn runs(&self) -> bool {
+        self.runs
+    }
+
+    /// Refuses arguments that the operation does not know, and values that its schema does not allow: of another type, out of
+    /// range, too short or long, none of the choices, or missing. What a schema cannot say is checked by the handler that
+    /// reads them.
     ///
     /// # Errors
     ///
-    /// `invalid_argument` with reason `unknown-argument`, which names every one of them and the nearest known name.
+    /// `invalid_argument` with reason `unknown-argument`, which names every one of them and the nearest known name, or with
+    /// reason `bad-arguments`, which says of every value where it stands, what was found and what is allowed.
     pub fn check_args(&self, args: &str) -> Result<(), Status> {
         let value: Value = serde_json::from_str(args)
             .map_err(|error| Status::invalid_argument("bad-arguments", without_position(&error)))?;
         let unknown = unknown_keys(self.args.as_value(), &value);
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let texts: Vec<String> =
-            unknown.iter().map(|key| format!("unknown argument \"{}\"{}", key.path.join("."), key.remedy())).collect();
-        Err(Status::invalid_argument("unknown-argument", texts.join("; ")))
+        // What is missing is most likely there under a name that is not known.
+        let mut wrong = wrong_values(self.args.as_value(), &value);
+        wrong.retain(|wrong| unknown.is_empty() || !wrong.is_missing);
+        let reason = if unknown.is_empty() { "bad-arguments" } else { "unknown-argument" };
+        let unknown = unknown.iter().map(|key| format!("unknown argument \"{}\"{}", key.path.join("."), key.remedy()));
+        let wrong = wrong.iter().map(|wrong| format!("{}{}", place(&wrong.path), wrong.message));
+        let texts: Vec<String> = unknown.chain(wrong).collect();
+        if texts.is_empty() { Ok(()) } else { Err(Status::invalid_argument(reason, texts.join("; "))) }
     }
 
     fn describe(&self) -> Value {
@@ -162,6 +186,11 @@ impl Operation {
             "args": self.args,
         })
     }
+}
+
+/// The beginning of a message about an argument.
+fn place(path: &[String]) -> String {
+    if path.is_empty() { String::new() } else { format!("argument \"{}\": ", path.join(".")) }
 }
 
 type Prepare = Box<dyn Fn(Value, &[Operation]) -> Result<Blueprint, Vec<SettingError>> + Send + Sync>;
@@ -213,7 +242,8 @@ impl Descriptor {
             if !unknown.is_empty() {
                 return Err(unknown);
             }
-            Ok(Blueprint::new(operations.to_vec(), move |_| Ok(Arc::new(make()))))
+            let writes = Writes::by_effects(operations);
+            Ok(Blueprint::new(operations.to_vec(), writes, move |_| Ok(Arc::new(make()))))
         }));
         self
     }

@@ -25,4 +25,25 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// The status to end the call with. Its origin is the handler, whatever it says.
     async fn handle(&self, call: &mut Call) -> Result<(), Status>;
+
+    /// Is told, once, that no call will come any more and none runs; by default it does nothing. Work that the instance
+    /// runs in its [`Context`](crate::Context) is told at the same time, and has the same time.
+    ///
+    /// # Cancellation
+    ///
+    /// What has not returned after the grace time is dropped. A process that is killed, and a server that is
+    /// dropped, tell nobody: what must be undone in any case belongs in a `Drop`.
+    async fn stop(&self, why: Stopped) {
+        let _ = why;
+    }
+}
+
+/// Why an instance is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stopped {
+    /// The configuration was read again, and this plugin has other settings, is disabled, or is gone.
+    Replaced,
+    /// The server ends.
+    ServerEnds,
 }

@@ -31,11 +31,15 @@
 
 mod batch;
 mod call;
+mod caller;
+mod context;
 mod descriptor;
 mod handler;
+mod layer;
+mod metrics;
 mod name;
 mod registry;
-mod schema;
+pub mod schema;
 mod settings;
 mod status;
 #[cfg(feature = "testing")]
@@ -44,13 +48,19 @@ pub mod transport;
 pub mod wire;
 
 pub use batch::Batch;
-pub use call::{Call, Caller, Data, Input, Output, Peer, Request};
+pub use call::{Call, Data, Input, Output, Request};
+pub use caller::{Caller, Peer, Principal};
+pub use context::Context;
 pub use descriptor::{Descriptor, NoArguments, Operation, Streaming};
-pub use handler::Handler;
+pub use handler::{Handler, Stopped};
+pub use layer::{
+    CallEnd, CallFacts, Layer, LayerBlueprint, LayerDescriptor, LayerSettings, Passage, PluginFacts, Refusal,
+};
+pub use metrics::Metrics;
 pub use name::{NAME_LEN_MAX, did_you_mean, is_legal_name, nearest};
-pub use registry::{Registration, Registry, RegistryError};
-pub use schema::{UnknownKey, unknown_keys};
-pub use settings::{Blueprint, Context, Reading, SettingError, Settings, StartError, read_settings};
+pub use registry::{LayerRegistration, Registration, Registry, RegistryError};
+pub use schema::{UnknownKey, allowed_values, unknown_keys};
+pub use settings::{Blueprint, Reading, SettingError, Settings, StartError, Writes, read_settings};
 pub use status::{Code, Origin, Status};
 
 #[doc(hidden)]
@@ -60,7 +70,7 @@ pub use inventory;
 pub mod prelude {
     pub use crate::{
         Call, Code, Context, Data, Descriptor, Handler, NoArguments, Operation, SettingError, Settings, StartError,
-        Status, Streaming,
+        Status, Stopped, Streaming,
     };
     pub use async_trait::async_trait;
     pub use bytes::Bytes;

@@ -1,9 +1,9 @@
-//! The handlers that are linked into this program.
+//! The handlers and layers that are linked into this program.
 
 use std::collections::BTreeMap;
 
 use crate::name::illegal_or_repeated;
-use crate::{Descriptor, Operation, is_legal_name, nearest};
+use crate::{Descriptor, LayerDescriptor, Operation, is_legal_name, nearest};
 
 /// What [`register!`](crate::register) leaves for the registry to find.
 #[derive(Debug, Clone, Copy)]
@@ -38,10 +38,43 @@ macro_rules! register {
     };
 }
 
-/// Every handler of this program, by name.
+/// What [`register_layer!`](crate::register_layer) leaves for the registry to find.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerRegistration {
+    describe: fn() -> LayerDescriptor,
+    package: &'static str,
+    version: &'static str,
+}
+
+impl LayerRegistration {
+    /// Called by [`register_layer!`](crate::register_layer), which knows the package.
+    pub const fn new(
+        describe: fn() -> LayerDescriptor,
+        package: &'static str,
+        version: &'static str,
+    ) -> LayerRegistration {
+        LayerRegistration { describe, package, version }
+    }
+}
+
+inventory::collect!(LayerRegistration);
+
+/// Registers a layer: takes a function, or a closure that captures nothing, that returns its [`LayerDescriptor`]. As with
+/// [`register!`](crate::register), a program must name the crate.
+#[macro_export]
+macro_rules! register_layer {
+    ($describe:expr $(,)?) => {
+        $crate::inventory::submit! {
+            $crate::LayerRegistration::new($describe, env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+        }
+    };
+}
+
+/// Every handler and every layer of this program, by name.
 #[derive(Debug)]
 pub struct Registry {
     handlers: BTreeMap<&'static str, Descriptor>,
+    layers: BTreeMap<&'static str, LayerDescriptor>,
 }
 
 /// Why the linked handlers cannot work together. The program was built wrongly; no configuration helps.
@@ -61,7 +94,25 @@ pub enum RegistryError {
         /// The package that came second, with its version.
         second: String,
     },
-    /// A handler, or one of its operations, has no legal name.
+    /// Two crates, or two versions of one, register a layer of the same name.
+    #[error("layer \"{name}\" is registered twice: by {first} and by {second}")]
+    DuplicateLayer {
+        /// The layer's name.
+        name: &'static str,
+        /// The package that came first, with its version.
+        first: String,
+        /// The package that came second, with its version.
+        second: String,
+    },
+    /// A layer does not say how it is built.
+    #[error("layer \"{layer}\" of {package} lacks `.layer(..)` or `.settings::<..>()`")]
+    IncompleteLayer {
+        /// The layer's name.
+        layer: &'static str,
+        /// The package that registers it.
+        package: &'static str,
+    },
+    /// A handler, one of its operations, or a layer has no legal name.
     #[error("{package} registers the illegal name \"{name}\"; allowed: [a-z][a-z0-9_-]*, at most 64 bytes")]
     IllegalName {
         /// The name.
@@ -96,10 +147,13 @@ impl Registry {
     ///
     /// [`RegistryError`]; the program was built wrongly.
     pub fn linked() -> Result<Registry, RegistryError> {
-        Registry::of(inventory::iter::<Registration>().map(|registration| registration.descriptor()))
+        let layers = inventory::iter::<LayerRegistration>()
+            .map(|layer| (layer.describe)().registered_by(layer.package, layer.version));
+        Registry::of(inventory::iter::<Registration>().map(|registration| registration.descriptor()))?
+            .with_layers(layers)
     }
 
-    /// Collects the given handlers, for programs and tests that do not rely on the linker.
+    /// Collects the given handlers and no layers, for programs and tests that do not rely on the linker.
     ///
     /// # Errors
     ///
@@ -117,7 +171,46 @@ impl Registry {
             }
             handlers.insert(descriptor.name(), descriptor);
         }
-        if handlers.is_empty() { Err(RegistryError::Empty) } else { Ok(Registry { handlers }) }
+        if handlers.is_empty() { Err(RegistryError::Empty) } else { Ok(Registry { handlers, layers: BTreeMap::new() }) }
+    }
+
+    /// Adds the given layers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::linked`].
+    pub fn with_layers(
+        mut self,
+        descriptors: impl IntoIterator<Item = LayerDescriptor>,
+    ) -> Result<Registry, RegistryError> {
+        let mut descriptors: Vec<LayerDescriptor> = descriptors.into_iter().collect();
+        descriptors.sort_by_key(|descriptor| (descriptor.name(), descriptor.package(), descriptor.version()));
+        for descriptor in descriptors {
+            let (name, package) = (descriptor.name(), descriptor.package());
+            if !is_legal_name(name) {
+                return Err(RegistryError::IllegalName { name: name.to_owned(), package });
+            }
+            if !descriptor.is_complete() {
+                return Err(RegistryError::IncompleteLayer { layer: name, package });
+            }
+            let origin = |layer: &LayerDescriptor| format!("{} {}", layer.package(), layer.version());
+            if let Some(first) = self.layers.get(name) {
+                let (first, second) = (origin(first), origin(&descriptor));
+                return Err(RegistryError::DuplicateLayer { name, first, second });
+            }
+            self.layers.insert(name, descriptor);
+        }
+        Ok(self)
+    }
+
+    /// The layer of this name.
+    pub fn layer(&self, name: &str) -> Option<&LayerDescriptor> {
+        self.layers.get(name)
+    }
+
+    /// Every layer, sorted by name.
+    pub fn layers(&self) -> impl Iterator<Item = &LayerDescriptor> {
+        self.layers.values()
     }
 
     /// The handler of this name.
@@ -203,6 +296,26 @@ mod tests {
         let twice = descriptor("a", "p").operation(Operation::new("run", ""));
         assert!(matches!(error(twice), RegistryError::DuplicateOperation { operation, .. } if operation == "run"));
         assert!(matches!(error(Descriptor::new("a", "")), RegistryError::Incomplete { .. }));
+    }
+
+    #[derive(Debug)]
+    struct Open;
+
+    impl crate::Layer for Open {}
+
+    #[test]
+    fn layers_are_refused_for_the_same_reasons() {
+        let layer = |name, package| LayerDescriptor::new(name, "").layer(|| Open).registered_by(package, "1.0.0");
+        let with = |layers: Vec<LayerDescriptor>| {
+            let registry = Registry::of([descriptor("a", "p")]).expect("one handler").with_layers(layers);
+            registry.map(|registry| registry.layers().map(LayerDescriptor::name).collect::<Vec<_>>())
+        };
+        assert_eq!(with(vec![layer("b", "p"), layer("a", "p")]), Ok(vec!["a", "b"]));
+        let error = with(vec![layer("a", "two"), layer("a", "one")]).expect_err("a duplicate");
+        assert_eq!(error.to_string(), "layer \"a\" is registered twice: by one 1.0.0 and by two 1.0.0");
+        assert!(matches!(with(vec![layer("A", "p")]), Err(RegistryError::IllegalName { name, .. }) if name == "A"));
+        let error = with(vec![LayerDescriptor::new("a", "")]).expect_err("nothing to build");
+        assert!(matches!(error, RegistryError::IncompleteLayer { layer: "a", .. }));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde_path_to_error::Segment;
 use crate::call::without_position;
 use crate::name::illegal_or_repeated;
 use crate::schema::{UnknownKey, misplaced_values, unknown_keys};
-use crate::{Handler, Operation};
+use crate::{Context, Handler, Operation};
 
 /// A setting that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,18 +56,22 @@ impl StartError {
     }
 }
 
-/// Where an instance is built.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct Context {
-    /// The directory that relative paths in settings start from: the configuration file's own.
-    pub base_dir: PathBuf,
+/// What a plugin writes on its own machine; the program `plugd` lets the whole process write nothing else, where the
+/// kernel can hold it to that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Writes {
+    /// No file at all.
+    Nothing,
+    /// What is in these directories, relative to [`Context::base_dir`]. They are made before the plugin is built.
+    Below(Vec<PathBuf>),
+    /// Nobody can tell: it starts programs, or has not said.
+    Anything,
 }
 
-impl Context {
-    /// A context whose relative paths start from `base_dir`.
-    pub fn new(base_dir: impl Into<PathBuf>) -> Context {
-        Context { base_dir: base_dir.into() }
+impl Writes {
+    /// Nothing, when none of `operations` changes or runs anything, and else anything.
+    pub(crate) fn by_effects(operations: &[Operation]) -> Writes {
+        if operations.iter().any(Operation::effects) { Writes::Anything } else { Writes::Nothing }
     }
 }
 
@@ -93,11 +97,21 @@ pub trait Settings: DeserializeOwned + JsonSchema + Send + 'static {
         described
     }
 
-    /// Builds an instance, once the whole configuration has been accepted.
+    /// What a plugin with these settings and `operations` writes on this machine. By default nothing, when none of the
+    /// operations changes or runs anything, and else anything.
+    fn writes(&self, operations: &[Operation]) -> Writes {
+        Writes::by_effects(operations)
+    }
+
+    /// Builds an instance, once the whole configuration has been accepted and every address is bound.
+    ///
+    /// Work that goes on beside calls belongs into [`Context::spawn`]: it begins when every plugin was built, and stops
+    /// with the instance. When settings change while the server runs, the new instance is built while the old one still
+    /// serves, so that what both need can only be had by both or be taken later.
     ///
     /// # Errors
     ///
-    /// What keeps the instance from working; the server then does not start.
+    /// What keeps the instance from working; the server then does not start, or stays as it was.
     fn build(self, context: &Context) -> Result<Self::Handler, StartError>;
 }
 
@@ -106,20 +120,27 @@ type Build = Box<dyn FnOnce(&Context) -> Result<Arc<dyn Handler>, StartError> + 
 /// Settings that were checked, ready to become an instance.
 pub struct Blueprint {
     operations: Vec<Operation>,
+    writes: Writes,
     build: Build,
 }
 
 impl Blueprint {
     pub(crate) fn new(
         operations: Vec<Operation>,
+        writes: Writes,
         build: impl FnOnce(&Context) -> Result<Arc<dyn Handler>, StartError> + Send + 'static,
     ) -> Blueprint {
-        Blueprint { operations, build: Box::new(build) }
+        Blueprint { operations, writes, build: Box::new(build) }
     }
 
     /// What the instance will offer; see [`Settings::operations`].
     pub fn operations(&self) -> &[Operation] {
         &self.operations
+    }
+
+    /// What the instance will write on this machine; see [`Settings::writes`].
+    pub fn writes(&self) -> &Writes {
+        &self.writes
     }
 
     /// Builds the instance; see [`Settings::build`].
@@ -217,18 +238,26 @@ pub(crate) fn prepare<S: Settings>(
     settings: Value,
     described: &[Operation],
 ) -> Result<Blueprint, Vec<SettingError>> {
+    let settings = read_checked(schema, settings, S::check)?;
+    let operations = settings.operations(described.to_vec());
+    check_operations(&operations)?;
+    let writes = settings.writes(&operations);
+    Ok(Blueprint::new(operations, writes, move |context| Ok(Arc::new(settings.build(context)?))))
+}
+
+/// Reads settings and checks what types cannot say, and reports everything that is wrong with either.
+pub(crate) fn read_checked<S: DeserializeOwned>(
+    schema: &Schema,
+    settings: Value,
+    check: impl FnOnce(&S) -> Result<(), Vec<SettingError>>,
+) -> Result<S, Vec<SettingError>> {
     let Reading { settings, mut errors } = read::<S>(schema, settings);
     let Some(settings) = settings else { return Err(errors) };
     // Where a value was taken out for its type, what stands there instead is not the operator's.
-    let more = settings.check().err().unwrap_or_default();
+    let more = check(&settings).err().unwrap_or_default();
     let more: Vec<_> = more.into_iter().filter(|error| errors.iter().all(|known| known.path != error.path)).collect();
     errors.extend(more);
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    let operations = settings.operations(described.to_vec());
-    check_operations(&operations)?;
-    Ok(Blueprint::new(operations, move |context| Ok(Arc::new(settings.build(context)?))))
+    if errors.is_empty() { Ok(settings) } else { Err(errors) }
 }
 
 /// What the registry checks of a handler, for the operations of one plugin.

@@ -182,3 +182,48 @@ async fn recorded_calls_are_made_again_and_differences_shown() {
     assert!(text.contains(r#"from byte 3 on it was "LO", is "lo""#), "{text}");
     assert!(text.contains(r#"trailer was {"len":6}, is {"len":5}"#), "{text}");
 }
+
+/// Counts for as long as it lives, and says so.
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Counting {}
+
+#[derive(Debug)]
+struct Counter(tokio::sync::watch::Sender<&'static str>);
+
+impl plugd_core::Settings for Counting {
+    type Handler = Counter;
+
+    fn build(self, context: &plugd_core::Context) -> Result<Counter, plugd_core::StartError> {
+        let (says, _) = tokio::sync::watch::channel("built");
+        let (work, stopped) = (says.clone(), context.stopped());
+        context.spawn(async move {
+            work.send_replace("works");
+            stopped.await;
+        });
+        Ok(Counter(says))
+    }
+}
+
+#[plugd_core::prelude::async_trait]
+impl Handler for Counter {
+    async fn handle(&self, call: &mut Call) -> Result<(), Status> {
+        let mut says = self.0.subscribe();
+        let says = *says.wait_for(|word| *word != "built").await.map_err(|_| Status::internal("gone", "gone"))?;
+        call.send(says).await
+    }
+
+    async fn stop(&self, why: plugd_core::Stopped) {
+        assert_eq!(why, plugd_core::Stopped::Replaced);
+        self.0.send_replace("stopped");
+    }
+}
+
+#[tokio::test]
+async fn an_instance_works_beside_its_calls_and_is_told_to_stop() {
+    let descriptor = Descriptor::new("counter", "").operation(Operation::new("say", "")).settings::<Counting>();
+    let plugin = Plugin::of(&descriptor, json!({}));
+    assert_eq!(plugin.call("say").await.ok().text(), "works");
+    plugin.stop(plugd_core::Stopped::Replaced, std::time::Duration::from_secs(5)).await;
+    assert_eq!(plugin.call("say").await.ok().text(), "stopped");
+}

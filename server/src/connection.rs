@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use plugd_core::transport::{Connection, Departure, GreetError, Stream, Traffic};
-use plugd_core::wire::{HelloError, Knock, Open, VERSION};
-use plugd_core::{Caller, Code, Origin, Peer, Status};
+use plugd_core::wire::{HelloError, Knock, Open, OpenError, VERSION};
+use plugd_core::{CallEnd, Caller, Code, Origin, Principal, Status};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, Level, Span, debug, field, info, info_span, warn};
@@ -18,7 +18,8 @@ use tracing::{Instrument, Level, Span, debug, field, info, info_span, warn};
 use crate::alarm::Alarm;
 use crate::config::ServerSettings;
 use crate::plugin::Route;
-use crate::router::{Ask, Halves, Outcome, Router, Then, violated};
+use crate::reload::Reloading;
+use crate::router::{Ask, Halves, Outcome, Passages, Router, Then, violated};
 use crate::stopping::{Stage, Stopping, Waiting};
 
 /// How long a refused peer, or one that is told that its connection closes, may take to read that.
@@ -37,19 +38,20 @@ pub(crate) struct Shared {
     pub(crate) stopping: Stopping,
     /// How many connections there have been; the next one's number in the log.
     pub(crate) connections: AtomicU64,
+    pub(crate) reloading: Reloading,
 }
 
 /// Serves one connection from its first byte to its last.
 pub(crate) fn serve(
     shared: Arc<Shared>,
     stream: Box<dyn Stream>,
-    peer: Peer,
+    caller: Caller,
     permit: OwnedSemaphorePermit,
 ) -> impl Future<Output = ()> + Send {
     // Made here and not within, where its parts would have their places twice in the memory of an idle connection.
     let mut session = Session {
         connection: Connection::new(stream, shared.settings.frame_limits),
-        caller: Caller::new(peer),
+        caller,
         id: shared.connections.fetch_add(1, Ordering::Relaxed),
         connected: Instant::now(),
         calls: 0,
@@ -104,23 +106,31 @@ enum Leave {
     Draining,
 }
 
-/// The opening header of the call before, when it held a command and nothing else: busy callers send the same again and
-/// again, and reading and finding it is a tenth of a short call.
-struct Recent<'r> {
+/// The route of the call before. Busy callers send the same opening header again and again, and reading and finding it is a
+/// tenth of a short call.
+struct Recent {
+    /// The header, when it held a command and nothing else, and was short; otherwise empty.
     header: [u8; RECENT_LEN_MAX],
     header_len: usize,
-    route: Route<'r>,
+    /// That of the plugins that it was found in.
+    generation: u64,
+    route: Route,
+    /// Who was allowed to take it; whoever is somebody else by now has to be looked at again.
+    principal: Principal,
 }
 
-impl<'r> Recent<'r> {
-    fn new(header: &[u8], route: Route<'r>) -> Option<Recent<'r>> {
-        let mut recent = Recent { header: [0; RECENT_LEN_MAX], header_len: header.len(), route };
-        recent.header.get_mut(..header.len())?.copy_from_slice(header);
-        Some(recent)
+impl Recent {
+    fn new(header: &[u8], generation: u64, route: Route, principal: Principal) -> Recent {
+        let mut recent = Recent { header: [0; RECENT_LEN_MAX], header_len: 0, generation, route, principal };
+        if let Some(place) = recent.header.get_mut(..header.len()) {
+            place.copy_from_slice(header);
+            recent.header_len = header.len();
+        }
+        recent
     }
 
-    fn header(&self) -> &[u8] {
-        &self.header[..self.header_len]
+    fn holds_for(&self, header: &[u8], generation: u64, principal: &Principal) -> bool {
+        self.generation == generation && &self.header[..self.header_len] == header && self.principal == *principal
     }
 }
 
@@ -128,7 +138,7 @@ impl Session {
     /// Reads the hello; afterwards the connection takes calls, or is to be closed.
     async fn greet(&mut self) -> bool {
         let allowed = self.shared.settings.header_timeout;
-        let peer = &self.caller.peer;
+        let peer = &self.caller;
         let greeted = tokio::select! {
             greeted = timeout(allowed, self.connection.greet()) => greeted,
             () = self.shared.stopping.reached(Stage::Draining) => {
@@ -237,7 +247,7 @@ impl Session {
 
     /// Says why no call follows, where there is somebody to hear it.
     fn take_leave(&mut self, leave: Leave) {
-        let peer = &self.caller.peer;
+        let peer = &self.caller;
         let status = match leave {
             Leave::Departed(Departure::Closed) => {
                 self.has_last_words = false;
@@ -274,21 +284,30 @@ impl Session {
     }
 
     /// Serves one call to its end on both sides.
-    async fn serve_call<'r>(
+    async fn serve_call(
         &mut self,
-        router: &'r Router,
+        router: &Router,
         payload: &Bytes,
-        recent: &mut Option<Recent<'r>>,
+        recent: &mut Option<Recent>,
         stopping: Pin<&mut Waiting<'_>>,
     ) -> Result<Then, Leave> {
         let started = tracing::enabled!(target: "plugd::call", Level::INFO).then(Instant::now);
         let span = self.span();
-        let outcome = self.answer(router, payload, recent, stopping, &span).instrument(span.clone()).await;
+        let mut outcome = self.answer(router, payload, recent, stopping, &span).instrument(span.clone()).await;
         if started.is_some() || outcome.end.status.code() == Code::Internal {
             let elapsed = started.map(|started| started.elapsed());
             span.in_scope(|| log(&outcome.end.status, elapsed, self.connection.traffic()));
         }
-        self.finish(outcome).await
+        if !outcome.passages.is_empty() {
+            self.tell_layers(&mut outcome);
+        }
+        self.finish(outcome.told()).await
+    }
+
+    fn tell_layers(&self, outcome: &mut Outcome) {
+        let mut end = CallEnd::new(&outcome.end.status, outcome.end.trailer.as_ref());
+        Traffic { received: end.received, sent: end.sent } = self.connection.traffic();
+        std::mem::take(&mut outcome.passages).end(&end);
     }
 
     fn span(&self) -> Span {
@@ -296,28 +315,36 @@ impl Session {
             target: "plugd::call",
             "call",
             id = %format_args!("{}.{}", self.id, self.calls),
-            peer = %self.caller.peer,
+            peer = %self.caller,
             command = field::Empty,
         )
     }
 
-    async fn answer<'r>(
+    async fn answer(
         &mut self,
-        router: &'r Router,
+        router: &Router,
         payload: &Bytes,
-        recent: &mut Option<Recent<'r>>,
+        recent: &mut Option<Recent>,
         stopping: Pin<&mut Waiting<'_>>,
         span: &Span,
     ) -> Outcome {
-        let ask = match ask(router, payload, recent, span) {
-            Ok(ask) => ask,
+        let refused = |connection: &mut Connection, outcome| {
+            connection.begin_refused();
+            outcome
+        };
+        let (route, mut ask) = match ask(router, payload, &self.caller, recent, span) {
+            Ok(found) => found,
             Err(status) => {
-                self.connection.begin_refused();
-                return Outcome { end: status.into(), then: Then::Continue };
+                let outcome = Outcome { end: status.into(), then: Then::Continue, passages: Passages::default() };
+                return refused(&mut self.connection, outcome);
             }
         };
+        let passages = match router.admit(route, &mut ask, &self.caller) {
+            Ok(passages) => passages,
+            Err(outcome) => return refused(&mut self.connection, *outcome),
+        };
         let (input, output, watch) = self.connection.begin();
-        router.run(ask, self.caller.clone(), Halves { input, output, watch }, stopping).await
+        router.run(route, ask, passages, self.caller.clone(), Halves { input, output, watch }, stopping).await
     }
 
     async fn finish(&mut self, outcome: Outcome) -> Result<Then, Leave> {
@@ -351,7 +378,7 @@ impl Session {
             }
             let unwritten_before = std::mem::replace(&mut unwritten_len, self.connection.unwritten_len());
             if unwritten_len == unwritten_before {
-                return debug!(peer = %self.caller.peer, "peer stopped reading");
+                return debug!(peer = %self.caller, "peer stopped reading");
             }
         }
     }
@@ -360,7 +387,7 @@ impl Session {
         if self.connection.unwritten_len() > 0 {
             self.flush().await;
         }
-        let peer = self.caller.peer;
+        let peer = self.caller;
         match timeout(LAST_WORDS_TIMEOUT, self.connection.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(%peer, %error, "connection broke while closing"),
@@ -371,22 +398,33 @@ impl Session {
 
 /// Reads the opening header, and finds what it names.
 fn ask<'r>(
-    router: &'r Router,
+    router: &Router,
     payload: &Bytes,
-    recent: &mut Option<Recent<'r>>,
+    caller: &Caller,
+    recent: &'r mut Option<Recent>,
     span: &Span,
-) -> Result<Ask<'r>, Status> {
-    if span.is_disabled()
-        && let Some(recent) = recent.as_ref().filter(|recent| recent.header() == &**payload)
-    {
-        return Ok(Ask::bare(recent.route));
-    }
-    let open = Open::decode(payload)
-        .map_err(|error| Status::invalid_argument("malformed-header", error.to_string()).with_origin(Origin::Server))?;
-    span.record("command", field::debug(&open.command));
-    let ask = router.find(open)?;
-    *recent = ask.as_bare().and_then(|route| Recent::new(payload, route));
-    Ok(ask)
+) -> Result<(&'r Route, Ask), Status> {
+    let generation = router.generation();
+    let principal = &caller.principal;
+    let holds =
+        span.is_disabled() && recent.as_ref().is_some_and(|recent| recent.holds_for(payload, generation, principal));
+    let ask = match holds {
+        true => Ask::default(),
+        false => {
+            // What is not called any more is not held while something else is looked for.
+            *recent = None;
+            let malformed = |error: OpenError| Status::invalid_argument("malformed-header", error.to_string());
+            let open = Open::decode(payload).map_err(|error| malformed(error).with_origin(Origin::Server))?;
+            span.record("command", field::debug(&open.command));
+            let route = router.find(&open.command, caller)?;
+            let ask = Ask::of(open);
+            let header: &[u8] = if ask.is_bare() { payload } else { &[] };
+            *recent = Some(Recent::new(header, generation, route, principal.clone()));
+            ask
+        }
+    };
+    let recent = recent.as_ref().expect("it holds, or was made just now");
+    Ok((&recent.route, ask))
 }
 
 /// One line a call. What the caller did wrong or gave up is ordinary; what the server did wrong is not. The time is not

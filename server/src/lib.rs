@@ -21,6 +21,7 @@
 //! # tokio::runtime::Runtime::new().unwrap().block_on(example()).unwrap();
 //! ```
 
+mod access;
 mod address;
 mod alarm;
 mod cli;
@@ -28,9 +29,12 @@ mod config;
 mod connection;
 mod handlers;
 mod introspection;
+mod layers;
 mod listener;
 mod logging;
 mod plugin;
+mod process;
+mod reload;
 mod router;
 mod server;
 mod stopping;
@@ -39,4 +43,6 @@ pub use address::{AddressError, DEFAULT_PORT, ListenAddress};
 pub use cli::main;
 pub use config::{AuditTarget, Config, ConfigError, ConfigErrors, LogFormat, Origin, PluginConfig, ServerSettings};
 pub use plugd_core::Registry;
+pub use plugin::Changes;
+pub use reload::ReloadError;
 pub use server::{BindError, Control, Server};

@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use plugd_core::Peer;
 use plugd_core::transport::Stream;
+use plugd_core::{Caller, Peer, Principal};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpListener;
 
@@ -24,7 +24,11 @@ pub(crate) enum Listener {
 
 impl Listener {
     /// Binds an address; a name that stands for several is bound at the first that can be.
-    pub(crate) async fn bind(address: &ListenAddress, congestion: Option<&str>) -> io::Result<Listener> {
+    pub(crate) async fn bind(
+        address: &ListenAddress,
+        congestion: Option<&str>,
+        unix_mode: u32,
+    ) -> io::Result<Listener> {
         match address {
             ListenAddress::Tcp { host, port } => {
                 let listener = TcpListener::bind((host.as_str(), *port)).await?;
@@ -33,7 +37,7 @@ impl Listener {
                 Ok(Listener::Tcp(listener))
             }
             #[cfg(unix)]
-            ListenAddress::Unix(path) => Ok(Listener::Unix(unix::UnixSocket::bind(path).await?)),
+            ListenAddress::Unix(path) => Ok(Listener::Unix(unix::UnixSocket::bind(path, unix_mode).await?)),
             #[cfg(not(unix))]
             ListenAddress::Unix(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "no unix sockets here")),
         }
@@ -53,14 +57,18 @@ impl Listener {
     /// # Cancellation
     ///
     /// No connection is lost when the future is dropped.
-    pub(crate) async fn accept(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
+    pub(crate) async fn accept(&self) -> io::Result<(Box<dyn Stream>, Caller)> {
         match self {
             Listener::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                Ok((Box::new(stream), Peer::Tcp(address)))
+                Ok((Box::new(stream), Caller::new(Peer::Tcp(address))))
             }
             #[cfg(unix)]
-            Listener::Unix(socket) => Ok((Box::new(socket.accept().await?), Peer::Unix)),
+            Listener::Unix(socket) => {
+                let stream = socket.accept().await?;
+                let caller = Caller::new(Peer::Unix).known_as(Principal::of_uid(stream.peer_cred()?.uid()));
+                Ok((Box::new(stream), caller))
+            }
         }
     }
 }
@@ -108,8 +116,8 @@ mod unix {
     }
 
     impl UnixSocket {
-        /// Binds `path`, over the file that a server which is gone left there. Only this user may connect.
-        pub(crate) async fn bind(path: &Path) -> io::Result<UnixSocket> {
+        /// Binds `path`, over the file that a server which is gone left there. `mode` says who may connect.
+        pub(crate) async fn bind(path: &Path, mode: u32) -> io::Result<UnixSocket> {
             let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
             let connected = if is_socket { UnixStream::connect(path).await.map(drop) } else { Ok(()) };
             // Only a socket that nobody serves refuses; one whose server is busy does not.
@@ -117,7 +125,7 @@ mod unix {
                 fs::remove_file(path)?;
             }
             let listener = UnixListener::bind(path)?;
-            fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
             Ok(UnixSocket { listener, path: path.to_owned() })
         }
 
@@ -144,7 +152,9 @@ mod tests {
     #[tokio::test]
     async fn a_connection_inherits_what_its_listener_was_told() {
         let address = "tcp://127.0.0.1:0".parse().expect("an address");
-        let Listener::Tcp(listener) = Listener::bind(&address, None).await.expect("a free port") else { panic!("TCP") };
+        let Listener::Tcp(listener) = Listener::bind(&address, None, 0o600).await.expect("a free port") else {
+            panic!("TCP")
+        };
         let address = listener.local_addr().expect("an address");
         let (_near, accepted) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
         let (stream, _) = accepted.expect("a connection");

@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use plugd_core::transport::{Interrupt, Violation, Watch};
 use plugd_core::wire::{End, FrameError, Open};
-use plugd_core::{Call, Caller, Code, Input, Origin, Output, Request, Status};
+use plugd_core::{Call, CallEnd, CallFacts, Caller, Code, Input, Origin, Output, Passage, Refusal, Request, Status};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -20,7 +23,9 @@ use crate::stopping::{Stage, Waiting};
 
 /// Finds plugins and runs their handlers.
 pub(crate) struct Router {
-    plugins: Plugins,
+    plugins: ArcSwap<Plugins>,
+    /// Counts how often the plugins were replaced, so that who remembers a route can tell whether it holds.
+    generation: AtomicU64,
     grace: Duration,
 }
 
@@ -40,6 +45,20 @@ pub(crate) enum Then {
 pub(crate) struct Outcome {
     pub(crate) end: End,
     pub(crate) then: Then,
+    /// The layers that wait for the end.
+    pub(crate) passages: Passages,
+}
+
+impl Outcome {
+    /// The outcome as the caller is told it: who may not call something hears the same as if it were not there. What was so
+    /// in truth, the log has by then.
+    pub(crate) fn told(mut self) -> Outcome {
+        let status = &mut self.end.status;
+        if status.origin() == Origin::Access && status.code() == Code::NotFound {
+            *status = std::mem::replace(status, Status::ok()).with_origin(Origin::Server);
+        }
+        self
+    }
 }
 
 /// Both directions of a call, and what keeps them moving.
@@ -67,68 +86,103 @@ impl Stop {
     }
 }
 
-/// What a call asks for, as far as the server needs to know.
-pub(crate) struct Ask<'r> {
-    route: Route<'r>,
+/// What a call asks for beside its command.
+#[derive(Default)]
+pub(crate) struct Ask {
     args: Option<Box<RawValue>>,
     metadata: BTreeMap<String, String>,
     deadline: Option<Duration>,
 }
 
-impl<'r> Ask<'r> {
-    /// A call of a command and nothing else.
-    pub(crate) fn bare(route: Route<'r>) -> Ask<'r> {
-        Ask { route, args: None, metadata: BTreeMap::new(), deadline: None }
+impl Ask {
+    /// What an opening header says, without its command.
+    pub(crate) fn of(open: Open<'_>) -> Ask {
+        let Open { args, deadline_ms, metadata, .. } = open;
+        Ask { args, metadata, deadline: deadline_ms.map(Duration::from_millis) }
     }
 
-    /// The command's route, when the caller said nothing else.
-    pub(crate) fn as_bare(&self) -> Option<Route<'r>> {
-        let is_bare = self.args.is_none() && self.metadata.is_empty() && self.deadline.is_none();
-        is_bare.then_some(self.route)
+    /// Whether there is nothing beside the command.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.args.is_none() && self.metadata.is_empty() && self.deadline.is_none()
     }
 }
 
 impl Router {
     pub(crate) fn new(plugins: Plugins, grace: Duration) -> Router {
-        Router { plugins, grace }
+        Router { plugins: ArcSwap::from_pointee(plugins), generation: AtomicU64::new(0), grace }
     }
 
-    /// Finds the operation that `open` asks for, and checks that its arguments are known.
+    /// The plugins that calls find now.
+    pub(crate) fn plugins(&self) -> Arc<Plugins> {
+        self.plugins.load_full()
+    }
+
+    /// Lets calls find these plugins from now on.
+    pub(crate) fn replace(&self, plugins: Arc<Plugins>) {
+        self.plugins.store(plugins);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Another number as soon as other plugins are found.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Finds the operation that a command names, when `caller` may call it.
     ///
     /// # Errors
     ///
     /// The status that refuses the call.
-    pub(crate) fn find(&self, open: Open<'_>) -> Result<Ask<'_>, Status> {
-        let route = self.plugins.find(&open.command)?;
-        if let Some(args) = &open.args {
-            route.operation.check_args(args.get()).map_err(|status| status.with_origin(Origin::Server))?;
+    pub(crate) fn find(&self, command: &str, caller: &Caller) -> Result<Route, Status> {
+        self.plugins.load().find(command, caller)
+    }
+
+    /// Asks every layer around the plugin, the outermost first, and then checks the arguments.
+    ///
+    /// # Errors
+    ///
+    /// How the call ends that was refused. The layers that let it pass before hear of it.
+    pub(crate) fn admit(&self, route: &Route, ask: &mut Ask, caller: &Caller) -> Result<Passages, Box<Outcome>> {
+        let mut passages = Passages::default();
+        if !route.plugin.layers.is_empty()
+            && let Err(refusal) = enter(route, ask, caller, &mut passages)
+        {
+            let end = End { status: refusal.status, trailer: refusal.trailer };
+            return Err(Box::new(Outcome { end, then: Then::Continue, passages }));
         }
-        let Open { args, deadline_ms, metadata, .. } = open;
-        Ok(Ask { route, args, metadata, deadline: deadline_ms.map(Duration::from_millis) })
+        if let Some(args) = &ask.args
+            && let Err(status) = route.operation().check_args(args.get())
+        {
+            let end = status.with_origin(Origin::Server).into();
+            return Err(Box::new(Outcome { end, then: Then::Continue, passages }));
+        }
+        Ok(passages)
     }
 
     /// Runs one call to its end, which a stopping server waits for until it comes to the last stage.
     pub(crate) async fn run(
         &self,
-        ask: Ask<'_>,
+        route: &Route,
+        ask: Ask,
+        passages: Passages,
         caller: Caller,
         halves: Halves,
         stopping: Pin<&mut Waiting<'_>>,
     ) -> Outcome {
         let Halves { input, output, watch } = halves;
-        let Ask { route, args, metadata, deadline } = ask;
+        let Ask { args, metadata, deadline } = ask;
         let limit = shorter(deadline, route.plugin.deadline_max);
         let deadline = limit.map(|limit| Instant::now() + limit);
-        let names = (route.plugin.name.clone(), route.operation_name.clone());
+        let names = (route.plugin.name.clone(), route.operation_name().clone());
         let request = Request { plugin: names.0, operation: names.1, args, metadata, deadline };
         let mut call = Call::new(request, caller, input, output);
-        let (status, then) = self.supervise(&route, &mut call, &watch, deadline, limit, stopping).await;
-        Outcome { end: End { status, trailer: call.take_trailer() }, then }
+        let (status, then) = self.supervise(route, &mut call, &watch, deadline, limit, stopping).await;
+        Outcome { end: End { status, trailer: call.take_trailer() }, then, passages }
     }
 
     async fn supervise(
         &self,
-        route: &Route<'_>,
+        route: &Route,
         call: &mut Call,
         watch: &Watch,
         deadline: Option<Instant>,
@@ -166,6 +220,66 @@ impl Router {
         }
         drop_caught(handling);
         (status, then)
+    }
+}
+
+/// Shows a call to every layer.
+fn enter(route: &Route, ask: &mut Ask, caller: &Caller, passages: &mut Passages) -> Result<(), Refusal> {
+    let mut call = CallFacts::new(&route.plugin.name, route.operation(), caller);
+    call.args = ask.args.as_deref();
+    call.metadata = Some(&ask.metadata).filter(|metadata| !metadata.is_empty());
+    call.deadline = ask.deadline;
+    for layer in &route.plugin.layers {
+        // A layer that panics refuses: what it guards stays guarded.
+        let entered = catch_unwind(AssertUnwindSafe(|| layer.enter(&mut call)));
+        match entered {
+            Ok(passage) => passages.0.get_or_insert_default().0.push(passage?),
+            Err(panic) => {
+                let status = Status::internal("panic", "a layer failed").with_detail(panic_text(&*panic));
+                return Err(status.into());
+            }
+        }
+    }
+    ask.deadline = call.deadline;
+    Ok(())
+}
+
+/// A call's way through its layers, which hear of its end whatever becomes of it. Without layers it is nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Passages(Option<Box<Entered>>);
+
+/// The outermost first.
+#[derive(Debug, Default)]
+struct Entered(Vec<Passage>);
+
+impl Passages {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Tells every layer how the call ended, the innermost first.
+    pub(crate) fn end(self, end: &CallEnd<'_>) {
+        if let Some(mut entered) = self.0 {
+            entered.tell(end);
+        }
+    }
+}
+
+impl Entered {
+    fn tell(&mut self, end: &CallEnd<'_>) {
+        while let Some(passage) = self.0.pop() {
+            let _ = catch_unwind(AssertUnwindSafe(|| passage.end(end)));
+        }
+    }
+}
+
+impl Drop for Entered {
+    /// The connection was dropped in the middle of the call.
+    fn drop(&mut self) {
+        let status = || Status::unavailable("dropped", "the server dropped the connection").with_origin(Origin::Server);
+        if !self.0.is_empty() {
+            self.tell(&CallEnd::new(&status(), None));
+        }
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use plugd_core::transport::Stream;
-use plugd_core::{Context, Peer, Registry, StartError};
+use plugd_core::{Caller, Registry, StartError};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -16,8 +16,11 @@ use tracing::{debug, error, info, warn};
 use crate::address::ListenAddress;
 use crate::config::Config;
 use crate::connection::{self, Shared};
+use crate::layers::Layers;
 use crate::listener::Listener;
 use crate::plugin::Plugins;
+use crate::process::Account;
+use crate::reload::Reloading;
 use crate::router::Router;
 use crate::stopping::{Stage, Stopping};
 
@@ -43,6 +46,24 @@ pub enum BindError {
         #[source]
         source: io::Error,
     },
+    /// The process may not become the user and group of the settings.
+    #[error("cannot become {account}; only root may")]
+    Account {
+        /// The user and the group.
+        account: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A layer could not be built.
+    #[error("layer \"{layer}\" cannot start")]
+    Layer {
+        /// The layer.
+        layer: String,
+        /// Why.
+        #[source]
+        source: StartError,
+    },
     /// A plugin could not be built.
     #[error("plugin \"{plugin}\" cannot start")]
     Start {
@@ -63,10 +84,18 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// Tells a running server to stop.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Control {
     stopping: Stopping,
     at_once: CancellationToken,
+    /// Gone with the server.
+    pub(crate) shared: Weak<Shared>,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Control").field("stopping", &self.stopping).finish_non_exhaustive()
+    }
 }
 
 impl Control {
@@ -98,27 +127,36 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Binds every address, then builds every enabled plugin. The registry is the one that `config` was checked against.
+    /// Binds every address, becomes the user of the settings if they name one, then builds every enabled plugin, and when all
+    /// are built begins the work that they do beside their calls. The registry is the one that `config` was checked against.
     ///
     /// # Errors
     ///
     /// [`BindError`]; nothing is left bound.
     pub async fn bind(config: Config, registry: Registry) -> Result<Server, BindError> {
-        let Config { server: settings, plugins, base_dir } = config;
+        let Config { server: settings, plugins, layers, fixed, base_dir, .. } = config;
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for address in &settings.listen {
             let refused = |source| BindError::Listen { address: address.clone(), source };
-            let listener = Listener::bind(address, settings.congestion.as_deref()).await.map_err(refused)?;
+            let listener =
+                Listener::bind(address, settings.congestion.as_deref(), settings.unix_mode).await.map_err(refused)?;
             addresses.push(listener.address().map_err(refused)?);
             listeners.push(Arc::new(listener));
         }
-        let plugins = Plugins::build(plugins, &registry, &Context::new(base_dir))
+        if let Some(account) = &settings.account {
+            become_account(account, &addresses)?;
+        }
+        let layers = Layers::build(layers, &base_dir).map_err(|(layer, source)| BindError::Layer { layer, source })?;
+        let plugins = Plugins::build(plugins, &registry, &base_dir, &layers, None)
             .map_err(|(plugin, source)| BindError::Start { plugin, source })?;
+        plugins.start();
         let stopping = Stopping::default();
-        let control = Control { stopping: stopping.clone(), at_once: CancellationToken::new() };
         let router = Router::new(plugins, settings.grace);
-        let shared = Arc::new(Shared { router, settings, stopping, connections: AtomicU64::new(1) });
+        let reloading = Reloading::new(registry, layers, fixed);
+        let connections = AtomicU64::new(1);
+        let shared = Arc::new(Shared { router, settings, stopping: stopping.clone(), connections, reloading });
+        let control = Control { stopping, at_once: CancellationToken::new(), shared: Arc::downgrade(&shared) };
         Ok(Server { shared, listeners, addresses, control })
     }
 
@@ -158,7 +196,28 @@ impl Server {
         if timeout(LAST_ENDS_TIMEOUT, tasks.shutdown()).await.is_err() {
             warn!("a handler blocks its thread; left behind");
         }
+        let grace = shared.settings.grace;
+        let replaced = shared.reloading.finish();
+        let plugins = shared.router.plugins();
+        let told = async { tokio::join!(plugins.stop(grace), replaced.stopped(grace)) };
+        tokio::select! {
+            _ = told => {}
+            () = control.at_once.cancelled() => {}
+        }
     }
+}
+
+/// Becomes another user, who also gets the unix sockets: only their owner may connect.
+fn become_account(account: &Account, addresses: &[ListenAddress]) -> Result<(), BindError> {
+    let refused = |source| BindError::Account { account: account.to_string(), source };
+    for address in addresses {
+        if let ListenAddress::Unix(path) = address {
+            account.own(path).map_err(refused)?;
+        }
+    }
+    account.become_it().map_err(refused)?;
+    info!(%account, "became another user");
+    Ok(())
 }
 
 /// The connections of a server, and how many more it takes.
@@ -182,7 +241,7 @@ impl Connections {
     }
 
     /// Serves a connection when there is room for it, turns it away when there is room for that, else drops it.
-    fn take(&self, shared: &Arc<Shared>, stream: Box<dyn Stream>, peer: Peer) {
+    fn take(&self, shared: &Arc<Shared>, stream: Box<dyn Stream>, caller: Caller) {
         let mut tasks = self.tasks();
         while let Some(ended) = tasks.try_join_next() {
             if let Err(error) = ended {
@@ -190,10 +249,10 @@ impl Connections {
             }
         }
         if let Ok(permit) = self.permits.clone().try_acquire_owned() {
-            tasks.spawn(connection::serve(shared.clone(), stream, peer, permit));
+            tasks.spawn(connection::serve(shared.clone(), stream, caller, permit));
             return;
         }
-        warn!(%peer, allowed = shared.settings.connections_max, "too many connections");
+        warn!(peer = %caller, allowed = shared.settings.connections_max, "too many connections");
         if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
             tasks.spawn(connection::turn_away(shared.clone(), stream, permit));
         }
@@ -204,9 +263,9 @@ impl Connections {
 async fn accept(listener: Arc<Listener>, shared: Arc<Shared>, connections: Arc<Connections>) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                debug!(%peer, "connection accepted");
-                connections.take(&shared, stream, peer);
+            Ok((stream, caller)) => {
+                debug!(peer = %caller, "connection accepted");
+                connections.take(&shared, stream, caller);
             }
             // The peer was gone before it was looked at; the next one may be waiting.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}

@@ -58,11 +58,11 @@ fn the_built_in_configuration_touches_nothing() {
 #[case::duplicate_plugin("[plugins.echo]\n[plugins.echo]\n", "<text>:2:10: duplicate key")]
 #[case::unknown_section(
     "[plugin.echo]\n[plugins.echo]\n",
-    "<text>:1:2: unknown section \"plugin\"; did you mean \"plugins\"?; allowed: plugins, server"
+    "<text>:1:2: unknown section \"plugin\"; did you mean \"plugins\"?; allowed: groups, layers, plugins, server"
 )]
 #[case::unknown_key(
     "[plugins.echo]\nenabeld = false\n",
-    "<text>:2:1: plugins.echo.enabeld: unknown key \"enabeld\"; did you mean \"enabled\"?; allowed: config, enabled, handler, insecure, limits"
+    "<text>:2:1: plugins.echo.enabeld: unknown key \"enabeld\"; did you mean \"enabled\"?; allowed: access, config, enabled, handler, insecure, layers, limits"
 )]
 #[case::wrong_type(
     "[plugins.echo]\nenabled = \"yes\"\n",
@@ -126,6 +126,55 @@ fn the_built_in_configuration_touches_nothing() {
     "[plugins.echo]\nlimits = { deadline = \"soon\" }\n",
     "<text>:2:12: plugins.echo.limits.deadline: invalid value: string \"soon\", expected a duration"
 )]
+#[case::rule_without_allow(
+    "[plugins.echo]\naccess = { deny = [\"net:10.0.0.0/8\"] }\n",
+    "<text>:2:1: plugins.echo.access: it says nothing of who may call; add `allow = [...]`, with \"any\" for everybody"
+)]
+#[case::empty_rule(
+    "[plugins.echo.access]\n",
+    "<text>:1:15: plugins.echo.access: it says nothing of who may call; add `allow = [...]`, with \"any\" for everybody"
+)]
+#[case::misspelt_rule(
+    "[plugins.echo]\naccess = { allow = [\"any\"], dney = [\"any\"] }\n",
+    "<text>:2:29: plugins.echo.access.dney: unknown key \"dney\"; did you mean \"deny\"?; allowed: allow, deny, operations"
+)]
+#[case::rule_is_no_list(
+    "[plugins.echo]\naccess = { allow = \"any\" }\n",
+    "<text>:2:12: plugins.echo.access.allow: invalid type: string \"any\", expected a sequence"
+)]
+#[case::rule_of_an_unknown_operation(
+    "[plugins.echo]\naccess.allow = [\"any\"]\naccess.operations.ehco = { allow = [] }\n",
+    "<text>:3:19: plugins.echo.access.operations.ehco: unknown operation \"ehco\"; did you mean \"echo\"?; allowed: echo"
+)]
+#[case::unresolved_entries_also_of_disabled_plugins(
+    "[plugins.echo]\nenabled = false\naccess = { allow = [\"user:no-such-user\"], deny = [\"group:x\"] }\n",
+    "<text>:3:21: plugins.echo.access.allow.0: \"user:no-such-user\": no user \"no-such-user\" on this machine\n\
+     <text>:3:51: plugins.echo.access.deny.0: unknown group \"x\"; known: none; add them to [groups]"
+)]
+#[case::unknown_token(
+    "[plugins.echo]\naccess = { allow = [\"token:ci\"] }\n",
+    "<text>:2:21: plugins.echo.access.allow.0: unknown token \"ci\"; known: none; add one with [tokens.NAME]"
+)]
+#[case::groups(
+    "[groups]\na = [\"uid:1\", \"group:a\"]\nb = [\"10.0.0.1\"]\nc = \"any\"\n[plugins.echo]\n",
+    "<text>:2:15: groups.a.1: group \"a\" would hold itself through \"a\"\n\
+     <text>:3:6: groups.b.0: unknown kind of entry \"10.0.0.1\"; allowed: any, cert:NAME, group:NAME, \
+     net:ADDRESS[/BITS], token:NAME, uid:NUMBER, user:NAME\n\
+     <text>:4:1: groups.c: invalid type: string \"any\", expected a sequence"
+)]
+#[case::unknown_risks(
+    "[server]\ninsecure = [\"rot\"]\n[plugins.echo]\ninsecure = [\"no-access-rule\", \"root\"]\n",
+    "<text>:2:13: server.insecure.0: unknown risk \"rot\"; did you mean \"root\"?; allowed: cleartext-tokens, root\n\
+     <text>:4:31: plugins.echo.insecure.1: unknown risk \"root\"; allowed: no-access-rule"
+)]
+#[case::unix_mode(
+    "[server]\nunix_mode = \"0777\"\n[plugins.echo]\n",
+    "<text>:2:1: server.unix_mode: unknown mode \"0777\"; allowed: 0600, 0660, 0666"
+)]
+#[case::insecure_is_a_list_now(
+    "[plugins.echo]\ninsecure = true\n",
+    "<text>:2:1: plugins.echo.insecure: invalid type: boolean `true`, expected a sequence"
+)]
 #[case::infinite(
     "[server]\nconnections_max = inf\n[plugins.echo]\n",
     "<text>:2:1: server.connections_max: invalid type: string \"inf\", expected u32"
@@ -183,22 +232,76 @@ fn a_column_counts_characters() {
 
 #[test]
 fn what_changes_or_runs_things_stays_on_loopback_unless_told() {
-    let text = |extra: &str| {
+    let text = |listen: &str, extra: &str| {
         format!(
-            "[server]\nlisten = [\"tcp://0.0.0.0:0\"]\n[plugins.files]\nhandler = \"file\"\nconfig = {{ root = \"x\" }}\n{extra}"
+            "[server]\nlisten = [\"{listen}\"]\ninsecure = [\"root\"]\n[plugins.files]\nhandler = \"file\"\nconfig = {{ root = \"x\" }}\n{extra}"
         )
     };
+    let beyond = "tcp://0.0.0.0:0";
+    assert_eq!(
+        complaint(&text(beyond, "")),
+        "<text>:4:10: plugins.files changes or runs things for everybody who reaches tcp://0.0.0.0:0; say who may call it, \
+         such as `access = { allow = [\"uid:1000\", \"net:127.0.0.0/8\"] }`, listen on loopback, disable it, or accept that \
+         with `insecure = [\"no-access-rule\"]`"
+    );
+    for enough in ["insecure = [\"no-access-rule\"]", "enabled = false", "access = { allow = [\"net:10.0.0.0/8\"] }"] {
+        assert!(parse(&text(beyond, enough)).is_ok(), "{enough}");
+    }
+    for local in ["tcp://127.0.0.1:0", "tcp://[::1]:0", "tcp://localhost:0", "unix:/run/plugd.sock"] {
+        assert!(parse(&text(local, "")).is_ok(), "{local}");
+    }
+    assert!(parse("[server]\nlisten = [\"tcp://0.0.0.0:0\"]\n[plugins.echo]\n").is_ok());
+}
+
+#[test]
+fn what_runs_programs_starts_nowhere_without_saying_who_may_call_it() {
+    let text = |extra: &str| format!("[plugins.shell]\nconfig = {{ allow_any_command = true }}\n{extra}");
     let found = complaint(&text(""));
-    assert!(found.starts_with("<text>:3:10: plugins.files changes or runs things"), "{found}");
-    assert!(parse(&text("insecure = true")).is_ok());
-    assert!(parse(&text("enabled = false")).is_ok());
+    assert!(
+        found.starts_with("<text>:1:10: plugins.shell runs programs for everybody who reaches the server; say who"),
+        "{found}"
+    );
+    for remedy in ["`access = {", "disable it", "`insecure = [\"no-access-rule\"]`"] {
+        assert!(found.contains(remedy), "{remedy} in {found}");
+    }
+    assert!(!found.contains("listen on loopback"), "{found}");
+    for enough in ["access.allow = [\"any\"]", "insecure = [\"no-access-rule\"]", "enabled = false"] {
+        assert!(parse(&text(enough)).is_ok(), "{enough}");
+    }
+    let commands = |extra: &str| {
+        format!("[plugins.ops]\nhandler = \"shell\"\n[plugins.ops.config.commands.up]\nargv = [\"uptime\"]\n{extra}")
+    };
+    assert!(complaint(&commands("")).starts_with("<text>:1:10: plugins.ops runs programs"));
+    assert!(parse(&commands("read_only = true\n")).is_ok());
+}
+
+#[test]
+fn root_changes_nothing_for_callers_beyond_this_machine_unless_told() {
+    let text = |listen: &str, server: &str| {
+        format!(
+            "[server]\nlisten = [\"{listen}\"]\n{server}\n[plugins.files]\nhandler = \"file\"\naccess.allow = [\"any\"]\nconfig = {{ root = \"x\" }}\n"
+        )
+    };
+    let beyond = "tcp://0.0.0.0:0";
+    match nix::unistd::geteuid().is_root() {
+        true => assert_eq!(
+            complaint(&text(beyond, "")),
+            "<text>:2:1: as root, files would change or run things for callers at tcp://0.0.0.0:0; name who to become with \
+             `user` in [server], listen on loopback, or accept that with `insecure = [\"root\"]` there"
+        ),
+        false => assert!(parse(&text(beyond, "")).is_ok()),
+    }
+    assert!(parse(&text(beyond, "insecure = [\"root\"]")).is_ok());
+    assert!(parse(&text("tcp://127.0.0.1:0", "")).is_ok());
+    assert!(parse(&text(beyond, "user = \"nobody\"")).is_ok());
     assert!(parse("[server]\nlisten = [\"tcp://0.0.0.0:0\"]\n[plugins.echo]\n").is_ok());
 }
 
 #[test]
 fn a_command_line_address_is_judged_as_one_in_the_file() {
     let registry = Registry::linked().expect("handlers that fit together");
-    let origin = Origin::text("[plugins.shell]\nconfig = { allow_any_command = true }\n");
+    let text = "[server]\ninsecure = [\"root\"]\n[plugins.files]\nhandler = \"file\"\nconfig = { root = \"x\" }\n";
+    let origin = Origin::text(text);
     let open: ListenAddress = "tcp://[::]:0".parse().expect("an address");
     assert!(Config::parse(&origin, &registry, &[open]).is_err());
     let local: ListenAddress = "tcp://[::1]:0".parse().expect("an address");
@@ -270,4 +373,46 @@ fn bytes_that_are_no_utf8_are_found_at_their_place() {
     let registry = Registry::linked().expect("handlers that fit together");
     let found = Config::parse(&Origin::file(&file).expect("a file"), &registry, &[]).expect_err("no text").to_string();
     assert!(found.ends_with("plugins.toml:2:3: byte 0xff is not UTF-8"), "{found}");
+}
+
+#[rstest]
+#[case::unknown(
+    "[plugins.echo]\nlayers = [\"metric\"]\n",
+    "<text>:2:11: plugins.echo.layers.0: unknown layer \"metric\"; did you mean \"metrics\"?; linked: limits, metrics"
+)]
+#[case::unknown_everywhere(
+    "[server]\nlayers = [\"x\"]\n[plugins.echo]\n",
+    "<text>:2:11: server.layers.0: unknown layer \"x\"; linked: limits, metrics"
+)]
+#[case::twice(
+    "[server]\nlayers = [\"metrics\"]\n[plugins.echo]\nlayers = [\"metrics\"]\n",
+    "<text>:4:11: plugins.echo.layers.0: layer \"metrics\" stands around it already"
+)]
+#[case::settings_of_unknown(
+    "[layers.metric]\n[plugins.echo]\n",
+    "<text>:1:9: layers.metric: unknown layer \"metric\"; did you mean \"metrics\"?; linked: limits, metrics"
+)]
+#[case::bad_settings(
+    "[layers.limits]\ncalls_max = 0\n[plugins.echo]\n",
+    "<text>:2:1: layers.limits.calls_max: 0 is out of range; allowed: 1 to 100000"
+)]
+#[case::bad_limits(
+    "[plugins.echo]\nlimits = { rate = \"10\" }\n",
+    "<text>:2:12: plugins.echo.limits.rate: \"10\" is no rate; allowed: N/s, N/m or N/h, at least 1 and at most 1000000/s"
+)]
+fn layers_are_checked(#[case] text: &str, #[case] expected: &str) {
+    assert_eq!(complaint(text), expected);
+}
+
+#[test]
+fn a_typo_three_levels_down_is_named_with_its_place() {
+    let text = "[plugins.ops]\nhandler = \"shell\"\naccess.allow = [\"any\"]\n[plugins.ops.config.commands.tail]\nargv = [\"tail\", \"{n}\"]\n\
+                parameters.n = { type = \"integer\", mni = 1 }\n";
+    let complaint = complaint(text);
+    assert!(
+        complaint.starts_with(
+            "<text>:6:36: plugins.ops.config.commands.tail.parameters.n.mni: unknown key \"mni\"; did you mean \"min\"?"
+        ),
+        "{complaint}"
+    );
 }

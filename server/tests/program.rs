@@ -98,6 +98,105 @@ fn check_reports_every_error_and_fails() {
 }
 
 #[test]
+fn check_shows_what_is_open_to_whom_and_fails_when_that_is_forbidden() {
+    let dir = dir_with(
+        r#"
+[server]
+listen = ["tcp://127.0.0.1:7584", "unix:/run/plugd.sock"]
+insecure = ["cleartext-tokens"]
+
+[groups]
+ops = ["uid:1000", "net:10.0.0.0/8"]
+
+[plugins.docs]
+handler = "file"
+config = { root = "x", writable = true }
+access.allow = ["any"]
+access.deny = ["net:10.0.9.0/24"]
+access.operations.put = { allow = ["group:ops"], deny = ["uid:1001"] }
+access.operations.rm = { allow = [] }
+
+[plugins.echo]
+insecure = ["no-access-rule"]
+
+[plugins.off]
+handler = "echo"
+enabled = false
+
+[plugins.shell]
+config = { allow_any_command = true, jobs_max = 0 }
+"#,
+    );
+    let output = run(dir.path(), &["check", "--exposure"]);
+    assert_eq!(
+        (output.status.code(), stderr(&output)),
+        (Some(1), "plugins.toml: 1 forbidden; the server would not start\n")
+    );
+    let rows: Vec<String> =
+        stdout(&output).lines().map(|row| row.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for row in [
+        "LISTENER COMMAND EFFECT WHO",
+        "tcp://127.0.0.1:7584 docs.get - any except net:10.0.9.0/24",
+        "tcp://127.0.0.1:7584 docs.put changes net:10.0.0.0/8 except net:10.0.9.0/24",
+        "tcp://127.0.0.1:7584 docs.rm changes nobody",
+        "tcp://127.0.0.1:7584 echo.echo - any (no rule)",
+        "tcp://127.0.0.1:7584 shell.exec runs any (no rule)",
+        "unix:/run/plugd.sock docs.get - any",
+        "unix:/run/plugd.sock docs.put changes uid:1000 except uid:1001",
+        "unused: server.insecure \"cleartext-tokens\" changes nothing",
+        "unused: plugins.echo.insecure \"no-access-rule\" changes nothing",
+    ] {
+        assert!(rows.iter().any(|found| found == row), "{row} in {rows:#?}");
+    }
+    assert!(!stdout(&output).contains("off."), "{}", stdout(&output));
+    let forbidden =
+        "forbidden: plugins.toml:24:10: plugins.shell runs programs for everybody who reaches the server; say";
+    assert!(stdout(&output).lines().any(|line| line.starts_with(forbidden)), "{}", stdout(&output));
+
+    let json = run(dir.path(), &["check", "--exposure", "--json"]);
+    assert_eq!(json.status.code(), Some(1));
+    let matrix: Value = serde_json::from_str(stdout(&json)).expect("JSON");
+    let rows = matrix["rows"].as_array().expect("rows");
+    let put = rows.iter().find(|row| row["command"] == "docs.put").expect("a row");
+    assert_eq!(
+        (&put["allow"][0], &put["effect"], &put["rule"]),
+        (&"net:10.0.0.0/8".into(), &"changes".into(), &true.into())
+    );
+    assert_eq!(
+        (&matrix["findings"][0]["plugin"], &matrix["findings"][0]["accepted"]),
+        (&"shell".into(), &false.into())
+    );
+    assert_eq!(matrix["unused"][1]["risk"], "no-access-rule");
+    assert_eq!(run(dir.path(), &["check", "--json"]).status.code(), Some(2));
+}
+
+#[test]
+fn an_accepted_risk_is_shown_and_warned_of_and_fails_nothing() {
+    let dir = dir_with(
+        "[server]\ninsecure = [\"root\"]\n[plugins.files]\nhandler = \"file\"\nconfig = { root = \"x\", writable = true }\n\
+         insecure = [\"no-access-rule\"]\n",
+    );
+    let beyond = ["--listen", "tcp://0.0.0.0:0"];
+    let output = run(dir.path(), &[&beyond[..], &["check", "--exposure"]].concat());
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+    let problem = "plugins.files changes or runs things for everybody who reaches tcp://0.0.0.0:0";
+    assert!(stdout(&output).contains(&format!("insecure: {problem} (no-access-rule)\n")), "{}", stdout(&output));
+    let is_root = nix::unistd::geteuid().is_root();
+    let said_of_root = if is_root { "insecure: as root, files would" } else { "unused: server.insecure \"root\"" };
+    assert!(stdout(&output).contains(said_of_root), "{}", stdout(&output));
+
+    let (running, _) = Running::start(dir.path(), &[&beyond[..], &["--log-format", "json"]].concat());
+    running.signal(Signal::SIGTERM);
+    let (code, log) = running.end();
+    assert_eq!(code, Some(0), "{log}");
+    let events: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let warned =
+        |risk: &str| events.iter().filter(|event| event["level"] == "WARN" && event["insecure"] == risk).count();
+    assert_eq!((warned("no-access-rule"), warned("root")), (1, usize::from(is_root)), "{log}");
+    assert_eq!(log.contains("running as root"), is_root, "{log}");
+}
+
+#[test]
 fn a_bad_configuration_does_not_start() {
     let dir = dir_with("[plugins.echo]\nenabeld = 1\n");
     let output = run(dir.path(), &[]);
@@ -131,9 +230,13 @@ fn list_names_every_handler_and_the_plugins_that_use_it() {
 fn describe_shows_operations_arguments_and_settings() {
     let dir = dir_with("[plugins.docs]\nhandler = \"file\"\nconfig = { root = \"x\" }\n");
     let text = run(dir.path(), &["describe", "docs"]);
-    for part in
-        ["docs (handler file", "get:", "path (string or object, required)", "root (string, required)", "writable"]
-    {
+    for part in [
+        "docs (handler file",
+        "get:",
+        "path (a string, or an object; required)",
+        "root (a string; required)",
+        "writable",
+    ] {
         assert!(stdout(&text).contains(part), "{part} in {}", stdout(&text));
     }
     let json = run(dir.path(), &["describe", "docs", "--json"]);

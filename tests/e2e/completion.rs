@@ -88,11 +88,10 @@ fn the_key_works_in_a_bash_at_a_terminal() {
     // The server is on the line, with the colons at which bash takes words apart.
     let home = Home::new("tcp://127.0.0.1:1");
     let mut terminal = Terminal::start(home.command("bash").args(["--noprofile", "--norc", "-i"]));
-    terminal.types("PS1='ready '; eval \"$(plug completion bash)\"; echo lo''aded\n");
-    terminal.shows("loaded");
-    terminal.types(&format!("plug -s {} call upp\t --data h\"i t\"here\n", server.address));
+    terminal.types("PS1='re''ady '; eval \"$(plug completion bash)\"\n");
+    terminal.shows("ready ");
+    terminal.types(&format!("plug -s {} call upp\t --data h\"i t\"here; exit\n", server.address));
     terminal.shows("HI THERE");
-    terminal.types("exit\n");
     assert_eq!(terminal.end(), Some(0));
 }
 
@@ -212,14 +211,11 @@ fn the_key_works_in_a_zsh_at_a_terminal() {
     let server = Plugd::start(EVERYTHING);
     let home = Home::new(&server.address);
     let mut terminal = Terminal::start(home.command("zsh").args(["-f", "-i"]));
-    terminal
-        .types("PS1='ready '; autoload -U compinit; compinit -u -D; source <(plug completion zsh); echo lo''aded\n");
-    terminal.shows("loaded");
-    terminal.types("plug call upp\t--data 'hi there'\n");
+    terminal.types("PS1='re''ady '; autoload -U compinit; compinit -u -D; source <(plug completion zsh)\n");
+    terminal.shows("ready ");
+    terminal.types("plug call upp\t--data 'hi there'; plug call files.ls --recurs\t--json; exit\n");
     terminal.shows("HI THERE");
-    terminal.types("plug call files.ls --recurs\t--json\n");
     terminal.shows("{\"ok\":true");
-    terminal.types("exit\n");
     assert_eq!(terminal.end(), Some(0));
 }
 

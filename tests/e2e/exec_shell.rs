@@ -13,6 +13,7 @@ use crate::support::teletype::Terminal;
 
 const SHELL: &str = r#"
 [plugins.shell]
+access.allow = ["net:127.0.0.0/8"]
 config = { allow_any_command = true, pty = true, output_max = "100MiB", commands_max = 4, encoding = "gbk" }
 "#;
 

@@ -1,5 +1,6 @@
 //! End-to-end tests: real sockets, and real processes where a process is what matters.
 
+mod access;
 mod bench;
 mod bench_trouble;
 mod call_flags;
@@ -24,11 +25,14 @@ mod files_terminal;
 mod files_trees;
 mod files_trust;
 mod knocks;
+mod layers;
 mod lifecycle;
 mod log;
+mod privileges;
 mod programs;
 mod readme;
 mod recording;
+mod reload;
 mod shell_server;
 mod support;
 mod vectors;

@@ -10,6 +10,7 @@ use crate::support::process::{Plugd, wait_until};
 const NAMED: &str = r#"
 [plugins.ops]
 handler = "shell"
+access.allow = ["any"]
 config.jobs_max = 0
 
 [plugins.ops.config.commands.tail]
@@ -23,7 +24,7 @@ parameters.file = { type = "path", must_exist = true }
 argv = ["sh", "-c", "exit 3"]
 "#;
 
-const ANY: &str = "[plugins.shell]\nconfig = { allow_any_command = true }\n";
+const ANY: &str = "[plugins.shell]\naccess.allow = [\"any\"]\nconfig = { allow_any_command = true }\n";
 
 #[test]
 fn named_commands_are_listed_described_and_called() {
@@ -34,7 +35,7 @@ fn named_commands_are_listed_described_and_called() {
     assert!(!list.text().contains("ops.exec") && !list.text().contains("ops.jobs"), "{}", list.text());
     let description = server.run(["describe", "ops"]);
     let words = description.text().split_whitespace().collect::<Vec<_>>().join(" ");
-    for part in ["lines integer default 10 1 to 100", "file string required a path that exists"] {
+    for part in ["lines integer, 1 to 100 default 10", "file text required a path that exists"] {
         assert!(words.contains(part), "{part} in {words}");
     }
     let tail = server.run(["call", "ops.tail", "lines:=2", "file=app.log"]);
@@ -42,7 +43,7 @@ fn named_commands_are_listed_described_and_called() {
     let as_text = server.run(["call", "ops.tail", "lines=1", "file=app.log"]);
     assert_eq!((as_text.code, as_text.text()), (Some(0), "three\n"), "{}", as_text.stderr);
     let refused = server.run(["call", "ops.tail", "lines:=500", "file=app.log"]);
-    assert!(refused.stderr.contains("arguments.lines: 500; allowed: 1 to 100"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("argument \"lines\": 500; allowed: an integer, 1 to 100"), "{}", refused.stderr);
     let unknown = server.run(["call", "ops.tail", "lnes:=5", "file=app.log"]);
     assert!(unknown.stderr.contains("did you mean \"lines\"?"), "{}", unknown.stderr);
     let nothing = server.run(["call", "ops.exec", "argv:=[\"id\"]"]);
@@ -51,7 +52,8 @@ fn named_commands_are_listed_described_and_called() {
 
 #[test]
 fn what_only_reads_may_be_served_to_everybody_and_what_does_more_may_not() {
-    let read_only = NAMED.split("\n[plugins.ops.config.commands.fail]").next().expect("the first part");
+    let unguarded = NAMED.replace("access.allow = [\"any\"]\n", "");
+    let read_only = unguarded.split("\n[plugins.ops.config.commands.fail]").next().expect("the first part");
     let check = |plugins: &str| {
         let dir = tempfile::tempdir().expect("a directory");
         let text = format!("[server]\nlisten = [\"tcp://0.0.0.0:0\"]\n{plugins}");
@@ -61,7 +63,7 @@ fn what_only_reads_may_be_served_to_everybody_and_what_does_more_may_not() {
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     assert_eq!(check(read_only), (true, String::new()));
-    let (is_good, said) = check(NAMED);
+    let (is_good, said) = check(&unguarded);
     assert!(!is_good && said.contains("plugins.ops changes or runs things"), "{said}");
 }
 
@@ -75,7 +77,7 @@ fn each_command_that_was_asked_for_has_one_line_in_the_audit() {
         r#"env:={"LD_PRELOAD":"/evil.so"}"#,
     ]);
     server.run(["call", "shell.exec", r#"argv:=["no-such-command"]"#]);
-    server.run(["call", "shell.exec", r#"argv:=[]"#]);
+    server.run(["call", "shell.exec", r#"argv:=[""]"#]);
     let text = std::fs::read_to_string(server.dir.path().join("audit.log")).expect("an audit");
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(lines.len(), 3, "{text}");
@@ -131,5 +133,18 @@ fn jobs_and_commands_end_with_the_server() {
         for pid in written().lines() {
             wait_until("end of the process", || !Path::new(&format!("/proc/{pid}/exe")).exists());
         }
+    }
+}
+
+#[test]
+fn commands_are_interrupted_as_ever_though_the_server_was_started_to_ignore_that() {
+    // As a script starts it in the background, or nohup.
+    let mut command = std::process::Command::new("sh");
+    let plugd = crate::support::process::plugd();
+    command.args(["-c", "trap '' HUP INT QUIT; exec \"$0\" \"$@\""]).arg(plugd).args(["--log", "warn"]);
+    let server = Plugd::start_by(ANY, command);
+    for signal in ["HUP", "INT", "QUIT"] {
+        let ended = server.run(["exec", "--", "sh", "-c", &format!("kill -{signal} $$; echo ignored")]);
+        assert_eq!(ended.text(), "", "{signal}: {}", ended.stderr);
     }
 }

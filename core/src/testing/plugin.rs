@@ -2,16 +2,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::call::TestCall;
-use crate::{Blueprint, Context, Descriptor, Handler, Operation, Registry, StartError};
+use crate::{Blueprint, Context, Descriptor, Handler, Operation, Registry, StartError, Stopped};
 
 /// An instance of a handler. Clones are one.
 #[derive(Clone)]
 pub struct Plugin {
     pub(super) handler: Arc<dyn Handler>,
+    context: Context,
     pub(super) operations: Arc<[Operation]>,
 }
 
@@ -79,13 +81,26 @@ impl Plugin {
     /// What keeps the instance from working.
     pub fn build(blueprint: Blueprint, base_dir: &Path) -> Result<Plugin, StartError> {
         let operations = blueprint.operations().into();
-        Ok(Plugin { handler: blueprint.build(&Context::new(base_dir))?, operations })
+        let context = Context::new(base_dir);
+        let handler = blueprint.build(&context)?;
+        context.start();
+        Ok(Plugin { handler, context, operations })
     }
 
     /// Begins to say a call of an operation. One that the plugin does not offer reaches the handler here, which a server
     /// would never let happen.
     pub fn call(&self, operation: &str) -> TestCall {
         TestCall::new(self.clone(), operation)
+    }
+
+    /// Tells the instance to stop, as a server does when it ends, and waits until its handler and its work have.
+    ///
+    /// # Panics
+    ///
+    /// When its work goes on for longer than `grace`.
+    pub async fn stop(&self, why: Stopped, grace: Duration) {
+        let ((), left) = tokio::join!(self.handler.stop(why), self.context.stop(grace));
+        assert_eq!(left, 0, "pieces of work that did not stop within {grace:?}");
     }
 
     /// What the instance offers.

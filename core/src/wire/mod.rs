@@ -15,4 +15,4 @@ pub use frame::{
 };
 pub use hello::{HELLO_LEN, Hello, HelloError, Knock, VERSION};
 pub use json::{JSON_DEPTH_MAX, json_depth_exceeds};
-pub use open::{COMMAND_LEN_MAX, DEADLINE_MAX, METADATA_ENTRIES_MAX, Open, OpenError};
+pub use open::{Auth, COMMAND_LEN_MAX, DEADLINE_MAX, METADATA_ENTRIES_MAX, Open, OpenError, TOKEN_LEN_MAX};

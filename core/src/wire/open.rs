@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,9 @@ pub const COMMAND_LEN_MAX: usize = 160;
 
 /// The most entries of metadata in one opening header: enough for a trace and a few labels.
 pub const METADATA_ENTRIES_MAX: usize = 32;
+
+/// The longest token, in bytes: those that plugd makes have 49, and others' fit as well.
+pub const TOKEN_LEN_MAX: usize = 512;
 
 /// The shortest deadline that may be asked for: with none at all a call might run or not, as chance has it.
 const DEADLINE_LEAST: Duration = Duration::from_millis(1);
@@ -28,6 +32,7 @@ pub const DEADLINE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// args         object, the operation's arguments; absent means none
 /// deadline_ms  integer, how long the call may take from its arrival, in milliseconds; absent means no wish
 /// metadata     object of strings that the server passes to the handler untouched; absent means none
+/// auth         object, what the caller proves itself with from this call on; absent means what it proved before
 /// ```
 ///
 /// Other keys are refused.
@@ -46,6 +51,24 @@ pub struct Open<'a> {
     /// What the handler is told beside the arguments, untouched.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
+    /// What the caller proves itself with from this call on; `None` means with nothing new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+}
+
+/// What a caller proves itself with. The server takes it off the header: no handler and no log ever sees it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    /// A secret that the server knows by a name.
+    pub token: String,
+}
+
+/// Shows that there is something, and not what.
+impl fmt::Debug for Auth {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Auth").finish_non_exhaustive()
+    }
 }
 
 /// Why an opening header is refused. The frame was whole, so the connection stays.
@@ -79,12 +102,18 @@ pub enum OpenError {
         /// The number of entries.
         found: usize,
     },
+    /// The token is empty or too long.
+    #[error("token of {found} bytes refused; allowed: 1 to {TOKEN_LEN_MAX}")]
+    TokenLen {
+        /// Its length in bytes.
+        found: usize,
+    },
 }
 
 impl<'a> Open<'a> {
     /// A call of `command` without arguments.
     pub fn new(command: impl Into<Cow<'a, str>>) -> Open<'a> {
-        Open { command: command.into(), args: None, deadline_ms: None, metadata: BTreeMap::new() }
+        Open { command: command.into(), args: None, deadline_ms: None, metadata: BTreeMap::new(), auth: None }
     }
 
     /// Reads the payload of an OPEN frame.
@@ -120,6 +149,11 @@ impl<'a> Open<'a> {
         if self.metadata.len() > METADATA_ENTRIES_MAX {
             return Err(OpenError::Metadata { found: self.metadata.len() });
         }
+        if let Some(auth) = &self.auth
+            && (auth.token.is_empty() || auth.token.len() > TOKEN_LEN_MAX)
+        {
+            return Err(OpenError::TokenLen { found: auth.token.len() });
+        }
         Ok(())
     }
 
@@ -151,11 +185,18 @@ mod tests {
 
     #[test]
     fn a_full_header_survives_the_round_trip() {
-        let json = r#"{"command":"docs.get","args":{"path":"a\n"},"deadline_ms":5,"metadata":{"k":"v"}}"#;
+        let json =
+            r#"{"command":"docs.get","args":{"path":"a\n"},"deadline_ms":5,"metadata":{"k":"v"},"auth":{"token":"t"}}"#;
         let open = Open::decode(json.as_bytes()).expect("a good header");
         assert_eq!(open.command, "docs.get");
         assert_eq!(open.deadline_ms, Some(5));
         assert_eq!(open.encode(), json.as_bytes());
+    }
+
+    #[test]
+    fn a_token_is_never_shown() {
+        let open = Open::decode(br#"{"command":"a","auth":{"token":"secret"}}"#).expect("a good header");
+        assert!(!format!("{open:?}").contains("secret"), "{open:?}");
     }
 
     #[test]
@@ -190,6 +231,7 @@ mod tests {
             "deadline of 9999999999999 ms out of range; allowed: 1 to 2592000000"
         );
         assert!(refusal(r#"{"command":"a","deadline_ms":0}"#).contains("deadline of 0 ms out of range"));
+        assert_eq!(refusal(r#"{"command":"a","auth":{"token":""}}"#), "token of 0 bytes refused; allowed: 1 to 512");
         let deep = format!(r#"{{"command":"a","args":{}1{}}}"#, r#"{"a":"#.repeat(100), "}".repeat(100));
         assert_eq!(refusal(&deep), "opening header nests too deep; allowed: 32 levels");
     }

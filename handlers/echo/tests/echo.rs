@@ -33,3 +33,8 @@ async fn no_input_gives_no_output() {
 plugd_core::conformance! {
     conforms: Subject::linked("echo", json!({})).sample("echo", json!({}), [Data::main("hello"), Data::main("")])
 }
+
+#[test]
+fn the_readme_tells_what_the_handler_is() {
+    plugd_core::testing::check_readme("echo", concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use plugd_core::{Context, SettingError, Settings, StartError, Status};
+use plugd_core::{Context, Operation, SettingError, Settings, StartError, Status, Writes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -56,15 +56,15 @@ pub struct FileSettings {
     pub durability: Durability,
     /// The longest file that may be stored, such as "10GiB"; unlimited unless set.
     #[serde(default)]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<plugd_core::schema::ByteSize>")]
     pub size_max: Option<ByteSize>,
     /// How much all files together may hold, such as "1TiB"; unlimited unless set.
     #[serde(default)]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<plugd_core::schema::ByteSize>")]
     pub quota: Option<ByteSize>,
     /// How long the beginning of an upload that was cut is kept, to be carried on.
     #[serde(default = "a_day", with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     pub upload_expiry: Duration,
 }
 
@@ -99,6 +99,10 @@ impl Settings for FileSettings {
                 .push(SettingError::new("upload_expiry", format!("{found} is out of range; allowed: 1ns to 366days")));
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    fn writes(&self, _operations: &[Operation]) -> Writes {
+        Writes::Below(vec![self.root.clone()])
     }
 
     fn build(self, context: &Context) -> Result<File, StartError> {

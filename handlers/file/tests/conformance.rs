@@ -28,3 +28,8 @@ plugd_core::conformance! {
         .sample("mkdir", json!({ "path": "dir", "parents": true }), [])
         .sample("df", json!({}), [])
 }
+
+#[test]
+fn the_readme_tells_what_the_handler_is() {
+    plugd_core::testing::check_readme("file", concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
+}

@@ -44,7 +44,7 @@ pub(crate) fn log(asked: &Asked<'_>, became: &Became<'_>) {
     let dropped_env = (!asked.dropped_env.is_empty()).then(|| format!("{:?}", asked.dropped_env));
     info!(
         target: TARGET,
-        peer = %asked.caller.peer,
+        peer = %asked.caller,
         plugin = asked.plugin,
         operation = asked.operation,
         argv,

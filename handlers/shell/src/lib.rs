@@ -16,6 +16,7 @@ mod relay;
 mod report;
 mod request;
 mod settings;
+mod signals;
 mod spool;
 mod stdin;
 mod template;
@@ -70,6 +71,8 @@ impl Shell {
         let refused = |error| StartError::new("cannot look after orphans").with_source(error);
         process::adopt_orphans().map_err(refused)?;
         kernel::mark_inherited_descriptors();
+        let refused = |error| StartError::new("cannot look after signals").with_source(error);
+        signals::keep_ignored_from_commands().map_err(refused)?;
         let place = Place::new(&settings, cwd.clone(), environment(&settings));
         let named = settings.commands.iter().map(|(name, command)| (name.clone(), Named::new(command, &place)));
         Ok(Shell {

@@ -44,7 +44,7 @@ fn streaming(operation: Operation) -> Operation {
 
 fn exec() -> Operation {
     let exec = Operation::new("exec", "runs a command with the input as its standard input");
-    streaming(exec).has_effects().args::<ExecArgs>()
+    streaming(exec).runs_programs().args::<ExecArgs>()
 }
 
 fn named(name: &str, command: &CommandSettings, settings: &ShellSettings) -> Operation {
@@ -53,7 +53,7 @@ fn named(name: &str, command: &CommandSettings, settings: &ShellSettings) -> Ope
         summary => summary.to_owned(),
     };
     let operation = streaming(Operation::new(name.to_owned(), summary)).args_schema(schema(command, settings));
-    if command.read_only { operation } else { operation.has_effects() }
+    if command.read_only { operation } else { operation.runs_programs() }
 }
 
 /// The arguments of a named command: its parameters, and what every command takes.

@@ -117,21 +117,23 @@ impl Named {
         let mut said: Map<String, Value> = call.args()?;
         let detach = bool_of(said.remove("detach"))?;
         let pty = said.remove("pty").filter(|pty| !pty.is_null()).map(serde_json::from_value::<PtyArgs>);
-        let pty = pty.transpose().map_err(|error| bad_argument(&[format!("arguments.pty: {error}")]))?;
+        let pty = pty.transpose().map_err(|error| bad_argument(&[format!("argument \"pty\": {error}")]))?;
         let (mut values, mut errors) = (BTreeMap::new(), Vec::new());
         for (name, parameter) in &self.parameters {
             match parameter.render(said.remove(name).as_ref()) {
                 Ok(rendered) => drop(values.insert(name.clone(), rendered)),
-                Err(error) => errors.push(format!("arguments.{name}: {error}")),
+                Err(error) => errors.push(format!("argument \"{name}\": {error}")),
             }
         }
         // The server refuses them already, as far as it knows what is described.
-        errors.extend(said.keys().map(|name| format!("arguments.{name}: unknown")));
+        errors.extend(said.keys().map(|name| format!("argument \"{name}\": unknown")));
         if !errors.is_empty() {
             return Err(bad_argument(&errors));
         }
         let argv = self.template.render(&values).map_err(|name| {
-            bad_argument(&[format!("arguments.{name}: begins with \"-\" and would become an option; allowed: no dash")])
+            bad_argument(&[format!(
+                "argument \"{name}\": begins with \"-\" and would become an option; allowed: no dash"
+            )])
         })?;
         let plan = Plan { argv, place: self.place.clone(), pty: None, detach, dropped_env: Vec::new() };
         plan.with_pty(pty)
@@ -169,7 +171,7 @@ impl Anything {
         let (allowed, dropped): (Vec<_>, Vec<_>) =
             env.into_iter().partition(|(name, _)| self.env_allow.iter().any(|allowed| allowed == name));
         if let Some((name, _)) = allowed.iter().find(|(_, value)| value.contains('\0')) {
-            return Err(bad_argument(&[format!("arguments.env.{name}: holds a NUL character")]));
+            return Err(bad_argument(&[format!("argument \"env.{name}\": holds a NUL character")]));
         }
         for (name, value) in allowed {
             set(&mut place.env, &name, value.into());
@@ -192,7 +194,7 @@ impl Plan {
                 return Err(Status::permission_denied("pty-not-allowed", message));
             }
             if pty.term.contains('\0') {
-                return Err(bad_argument(&["arguments.pty.term: holds a NUL character".to_owned()]));
+                return Err(bad_argument(&["argument \"pty.term\": holds a NUL character".to_owned()]));
             }
             set(&mut self.place.env, TERM, pty.term.clone().into());
         }
@@ -205,7 +207,7 @@ fn bool_of(value: Option<Value>) -> Result<bool, Status> {
     match value {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(value)) => Ok(value),
-        Some(value) => Err(bad_argument(&[format!("arguments.detach: {value}; allowed: true, false")])),
+        Some(value) => Err(bad_argument(&[format!("argument \"detach\": {value}; allowed: true, false")])),
     }
 }
 
@@ -215,7 +217,7 @@ fn set(env: &mut Vec<(OsString, OsString)>, name: &str, value: OsString) {
 }
 
 fn bad_argument(errors: &[String]) -> Status {
-    Status::invalid_argument("bad-argument", errors.join("; "))
+    Status::invalid_argument("bad-arguments", errors.join("; "))
 }
 
 fn bad_argv(found: &str) -> Status {

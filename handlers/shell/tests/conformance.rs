@@ -23,3 +23,8 @@ plugd_core::conformance! {
         .sample("greet", json!({ "name": "world" }), [])
         .sample("jobs", json!({}), [])
 }
+
+#[test]
+fn the_readme_tells_what_the_handler_is() {
+    plugd_core::testing::check_readme("shell", concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
+}

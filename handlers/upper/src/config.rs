@@ -2,12 +2,12 @@
 
 use plugd_core::{Context, Settings, StartError};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Upper;
 
 /// The settings of the handler `upper`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpperSettings {
     /// What is upper-cased: every letter of Unicode, or the letters a to z in bytes of any kind.
@@ -17,7 +17,7 @@ pub struct UpperSettings {
 }
 
 /// What is upper-cased.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Every letter that Unicode gives an upper case, in text that is UTF-8.
@@ -28,7 +28,7 @@ pub enum Mode {
 }
 
 /// What becomes of bytes that are no UTF-8.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Invalid {
     /// They end the call.

@@ -36,3 +36,8 @@ async fn data_on_a_side_channel_is_refused() {
 plugd_core::conformance! {
     conforms: Subject::linked("upper", json!({})).sample("upper", json!({}), [Data::main("hello"), Data::main("")])
 }
+
+#[test]
+fn the_readme_tells_what_the_handler_is() {
+    plugd_core::testing::check_readme("upper", concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
+}

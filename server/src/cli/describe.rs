@@ -1,6 +1,6 @@
 //! `plugd describe`: what a plugin or a handler offers, for people or for programs.
 
-use plugd_core::{Registry, did_you_mean};
+use plugd_core::{Registry, allowed_values, did_you_mean};
 use serde_json::Value;
 
 use super::{Failure, print};
@@ -50,7 +50,7 @@ fn text(description: &Value) -> String {
     text
 }
 
-/// The properties of a schema, a line each: name, type, default, meaning.
+/// The properties of a schema, a line each: name, what is allowed, default, meaning.
 fn properties(title: &str, schema: &Value, indent: &str) -> String {
     let Some(properties) = schema["properties"].as_object().filter(|properties| !properties.is_empty()) else {
         return String::new();
@@ -59,29 +59,12 @@ fn properties(title: &str, schema: &Value, indent: &str) -> String {
     let mut text = format!("{indent}{title}:\n");
     for (name, property) in properties {
         let default = match property.get("default").filter(|default| !default.is_null()) {
-            Some(default) => format!(", default {default}"),
-            None if required.contains(&name.as_str()) => ", required".to_owned(),
+            Some(default) => format!("; default {default}"),
+            None if required.contains(&name.as_str()) => "; required".to_owned(),
             None => String::new(),
         };
         let meaning = property["description"].as_str().unwrap_or_default();
-        text += &format!("{indent}  {name} ({}{default}): {meaning}\n", type_name(property));
+        text += &format!("{indent}  {name} ({}{default}): {meaning}\n", allowed_values(property));
     }
     text
-}
-
-fn type_name(property: &Value) -> String {
-    match &property["type"] {
-        Value::String(name) => name.clone(),
-        Value::Array(names) => {
-            let names: Vec<&str> = names.iter().filter_map(Value::as_str).filter(|name| *name != "null").collect();
-            names.join(" or ")
-        }
-        _ => match property["enum"].as_array().or(property["oneOf"].as_array()) {
-            Some(choices) => {
-                let choice = |choice: &Value| choice.get("const").unwrap_or(choice).to_string();
-                choices.iter().map(choice).collect::<Vec<_>>().join(" or ")
-            }
-            None => "any".to_owned(),
-        },
-    }
 }

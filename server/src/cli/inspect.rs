@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Failure, config, print};
 use crate::address::ListenAddress;
-use crate::config::{Config, Origin};
+use crate::config::{Origin, PluginConfig};
 
 /// Says that the configuration is good, or everything that is wrong with it.
 pub(super) fn check(origin: &Origin, registry: &Registry, listen: &[ListenAddress]) -> Result<(), Failure> {
@@ -17,16 +17,16 @@ pub(super) fn check(origin: &Origin, registry: &Registry, listen: &[ListenAddres
 
 /// Lists the linked handlers, and the plugins that use them.
 pub(super) fn list(origin: &Origin, registry: &Registry, json: bool) -> Result<(), Failure> {
-    let config = config(origin, registry, &[])?;
-    if json { list_json(registry, &config) } else { list_text(registry, &config) }
+    // Nothing is not good enough to be served, but there are handlers to show even so.
+    let plugins = if origin.is_empty() { Vec::new() } else { config(origin, registry, &[])?.plugins };
+    if json { list_json(registry, &plugins) } else { list_text(registry, &plugins) }
 }
 
-fn list_json(registry: &Registry, config: &Config) -> Result<(), Failure> {
+fn list_json(registry: &Registry, plugins: &[PluginConfig]) -> Result<(), Failure> {
     let handlers: Vec<_> = registry
         .handlers()
         .map(|handler| {
-            let plugins: Vec<_> = config
-                .plugins
+            let plugins: Vec<_> = plugins
                 .iter()
                 .filter(|plugin| plugin.handler == handler.name())
                 .map(|plugin| json!({ "name": plugin.name, "enabled": plugin.enabled }))
@@ -43,11 +43,10 @@ fn list_json(registry: &Registry, config: &Config) -> Result<(), Failure> {
     print(&format!("{:#}\n", json!({ "handlers": handlers })))
 }
 
-fn list_text(registry: &Registry, config: &Config) -> Result<(), Failure> {
+fn list_text(registry: &Registry, plugins: &[PluginConfig]) -> Result<(), Failure> {
     let mut text = format!("{:<12}{:<22}{:<48}{}\n", "HANDLER", "PACKAGE", "SUMMARY", "PLUGINS");
     for handler in registry.handlers() {
-        let plugins: Vec<String> = config
-            .plugins
+        let plugins: Vec<String> = plugins
             .iter()
             .filter(|plugin| plugin.handler == handler.name())
             .map(|plugin| if plugin.enabled { plugin.name.clone() } else { format!("{} (disabled)", plugin.name) })

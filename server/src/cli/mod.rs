@@ -1,7 +1,10 @@
 //! The command line of the server program.
 
+mod author;
 mod describe;
+mod exposure;
 mod inspect;
+mod schema;
 mod start;
 
 use std::io::{self, Write};
@@ -17,13 +20,17 @@ use crate::config::{Config, ConfigErrors, LogFormat, Origin};
 /// The commented configuration that `plugd init` writes.
 const STARTER: &str = include_str!("../../../plugins.toml");
 
+/// Its first line, which names a file that only stands beside it here.
+const STARTER_SCHEMA: &str = "#:schema docs/plugins.schema.json\n";
+
 /// The file that is looked for where none is named.
 const DEFAULT_FILE: &str = "plugins.toml";
 
 /// Serves the plugins that plugins.toml enables.
 ///
 /// Without a subcommand the server starts. It prints one line for each address when it is ready, and logs to standard
-/// error. SIGTERM and SIGINT let running calls finish for the drain time; a second one stops at once.
+/// error. SIGTERM and SIGINT let running calls finish for the drain time; a second one stops at once. SIGHUP reads the
+/// configuration again and serves its plugins; running calls end as they began.
 #[derive(Debug, Parser)]
 #[command(name = "plugd", version, after_help = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage.")]
 struct Cli {
@@ -43,7 +50,7 @@ struct Cli {
 }
 
 /// Where the configuration comes from.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Source {
     /// The configuration; without it ./plugins.toml, and without that a built-in one (echo and upper)
     #[arg(long, global = true, env = "PLUGD_CONFIG", value_name = "FILE")]
@@ -53,7 +60,14 @@ struct Source {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Check the configuration and report everything that is wrong with it
-    Check,
+    Check {
+        /// Show which commands are open to whom at which address, and fail when that is forbidden
+        #[arg(long)]
+        exposure: bool,
+        /// Print JSON
+        #[arg(long, requires = "exposure")]
+        json: bool,
+    },
     /// List the handlers in this program, and the plugins that use them
     List {
         /// Print JSON
@@ -68,6 +82,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print a JSON Schema of plugins.toml with the handlers in this program, for editors that complete and check it
+    Schema,
+    /// Make a crate with a handler of your own, which builds and passes its tests
+    NewHandler(author::NewHandler),
+    /// Build a server with the handlers of others, or without some of ours; needs the Rust toolchain
+    Build(author::Build),
     /// Write a commented plugins.toml to start from
     Init {
         /// Where to write it; an existing file is left alone
@@ -128,9 +148,15 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let registry = Registry::linked()?;
     match &cli.command {
         None => start::start(&cli, registry),
-        Some(Command::Check) => inspect::check(&cli.source.origin()?, &registry, &cli.listen),
+        Some(Command::Check { exposure: true, json }) => {
+            exposure::show(&cli.source.origin()?, &registry, &cli.listen, *json)
+        }
+        Some(Command::Check { .. }) => inspect::check(&cli.source.origin()?, &registry, &cli.listen),
         Some(Command::List { json }) => inspect::list(&cli.source.origin()?, &registry, *json),
         Some(Command::Describe { name, json }) => describe::describe(cli.source.origin(), &registry, name, *json),
+        Some(Command::Schema) => schema::schema(&registry),
+        Some(Command::NewHandler(wanted)) => author::new_handler(wanted, &registry),
+        Some(Command::Build(wanted)) => author::build(wanted),
         Some(Command::Init { file }) => init(file),
     }
 }
@@ -152,7 +178,8 @@ fn init(path: &PathBuf) -> Result<(), Failure> {
         _ => Failure::Refused(format!("{}: cannot be written: {error}", path.display())),
     };
     let mut file = std::fs::File::create_new(path).map_err(refused)?;
-    file.write_all(STARTER.as_bytes()).map_err(refused)?;
+    let starter = STARTER.strip_prefix(STARTER_SCHEMA).unwrap_or(STARTER);
+    file.write_all(starter.as_bytes()).map_err(refused)?;
     print(&format!("wrote {}; start the server with: plugd --config {0}\n", path.display()))
 }
 

@@ -4,11 +4,14 @@ use std::io;
 
 use plugd_core::Registry;
 use tokio::runtime::{Builder, Runtime};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use super::{Cli, Failure, config, print};
-use crate::logging;
+use super::{Cli, Failure, Source, chain, config, print};
+use crate::address::ListenAddress;
+use crate::config::{Config, stays_root};
+use crate::process::Confinement;
 use crate::server::{Control, Server};
+use crate::{logging, process};
 
 /// Serves until a signal says stop.
 pub(super) fn start(cli: &Cli, registry: Registry) -> Result<(), Failure> {
@@ -21,11 +24,25 @@ pub(super) fn start(cli: &Cli, registry: Registry) -> Result<(), Failure> {
     if config.plugins.iter().all(|plugin| !plugin.enabled) {
         warn!("every plugin is disabled; enable one in the configuration");
     }
+    process::raise_limit(config.server.connections_max);
+    if stays_root(&config.server) {
+        warn!("running as root; name who to become with `user` in [server]");
+    }
+    warn_of_risks(&config);
+    let confinement = process::confine(&config).map_err(Failure::Refused)?;
     let runtime = runtime(config.server.workers).map_err(Failure::Runtime)?;
-    let served = runtime.block_on(serve(config, registry));
+    let again = Again { source: cli.source.clone(), listen: cli.listen.clone(), confinement };
+    let served = runtime.block_on(serve(config, registry, again));
     // Blocking work that outlived its call must not hold up the end of the process.
     runtime.shutdown_background();
     served
+}
+
+/// Says which risks are taken, each once.
+fn warn_of_risks(config: &Config) {
+    for finding in config.findings.iter().filter(|finding| finding.accepted) {
+        warn!(insecure = finding.risk.name(), plugin = finding.plugin, "{}", finding.problem);
+    }
 }
 
 /// One worker is the main thread itself, which saves the hand-over between threads at each wake-up.
@@ -37,10 +54,10 @@ fn runtime(workers: u32) -> io::Result<Runtime> {
     builder.worker_threads(workers as usize).enable_all().build()
 }
 
-async fn serve(config: crate::config::Config, registry: Registry) -> Result<(), Failure> {
+async fn serve(config: Config, registry: Registry, again: Again) -> Result<(), Failure> {
     let server = Server::bind(config, registry).await?;
     let control = server.control();
-    let signals = tokio::spawn(stop_on_signals(control).map_err(Failure::Runtime)?);
+    let signals = tokio::spawn(heed_signals(control, again).map_err(Failure::Runtime)?);
     for address in server.addresses() {
         print(&format!("plugd listening on {address}\n"))?;
     }
@@ -58,19 +75,51 @@ fn client() -> &'static str {
     if std::env::var_os("CARGO").is_some() { "cargo run -q --bin plug --" } else { "plug" }
 }
 
-/// The first signal drains, the second stops at once. The handlers are installed before this returns.
+/// How the configuration is read again.
+struct Again {
+    source: Source,
+    listen: Vec<ListenAddress>,
+    confinement: Confinement,
+}
+
+impl Again {
+    /// Reads the configuration again and serves its plugins; with one that cannot be served everything stays as it was.
+    #[cfg(unix)]
+    fn reload(&self, control: &Control) {
+        let config = || {
+            let config = config(&self.source.origin()?, &Registry::linked()?, &self.listen)?;
+            self.confinement.check(&config).map_err(Failure::Refused)?;
+            warn_of_risks(&config);
+            control.reload(config).map_err(|error| Failure::Refused(chain(&error)))
+        };
+        if let Err(failure) = config() {
+            for line in chain(&failure).lines() {
+                error!("configuration not read again: {line}");
+            }
+        }
+    }
+}
+
+/// SIGTERM and SIGINT drain, a second one stops at once; SIGHUP reads the configuration again. The handlers are installed
+/// before this returns.
 #[cfg(unix)]
-fn stop_on_signals(control: Control) -> io::Result<impl Future<Output = ()>> {
+fn heed_signals(control: Control, again: Again) -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
         let mut stops = [Control::drain as fn(&Control), Control::stop_at_once].into_iter();
         loop {
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
+                _ = hangup.recv() => {
+                    info!(signal = "SIGHUP", "told to read the configuration again");
+                    again.reload(&control);
+                    continue;
+                }
             };
             info!(signal = name, "told to stop");
             stops.next().unwrap_or(Control::stop_at_once)(&control);
@@ -79,7 +128,7 @@ fn stop_on_signals(control: Control) -> io::Result<impl Future<Output = ()>> {
 }
 
 #[cfg(not(unix))]
-fn stop_on_signals(control: Control) -> io::Result<impl Future<Output = ()>> {
+fn heed_signals(control: Control, _again: Again) -> io::Result<impl Future<Output = ()>> {
     Ok(async move {
         while tokio::signal::ctrl_c().await.is_ok() {
             control.drain();

@@ -8,14 +8,17 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use plugd_core::SettingError;
 use plugd_core::wire::{
-    DATA_LEN_MAX, DATA_LEN_MAX_DEFAULT, DATA_LEN_MAX_LEAST, DEADLINE_MAX, FrameLimits, HEADER_LEN_MAX,
-    HEADER_LEN_MAX_LEAST,
+    DATA_LEN_MAX, DATA_LEN_MAX_DEFAULT, DATA_LEN_MAX_LEAST, FrameLimits, HEADER_LEN_MAX, HEADER_LEN_MAX_LEAST,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use super::Risk;
+use crate::access::AccessSection;
 use crate::address::{DEFAULT_PORT, ListenAddress};
+use crate::layers::LimitsSettings;
+use crate::process::Account;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
@@ -47,46 +50,63 @@ pub enum AuditTarget {
 pub(super) struct ServerSection {
     /// Where to listen.
     listen: Vec<String>,
+    /// What stands around every plugin, the outermost first.
+    pub(super) layers: Vec<String>,
     /// How many connections may be open at once.
+    #[schemars(range(min = 1, max = 100_000))]
     connections_max: u32,
     /// The longest data frame that is accepted.
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::ByteSize")]
     frame_max: ByteSize,
     /// The longest opening header that is accepted.
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::ByteSize")]
     header_max: ByteSize,
     /// How long a new connection, or a header that has begun to arrive, may take until the header is whole.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     header_timeout: Duration,
     /// How long a connection may wait between two calls.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     idle_timeout: Duration,
     /// How long running calls may take to finish when the server is told to stop.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     drain_timeout: Duration,
     /// How long a handler may take to clean up after its call was cancelled.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     grace: Duration,
     /// The congestion control of TCP connections, such as cubic; the system's own unless told otherwise. Linux only.
     congestion: Option<String>,
     /// How many threads serve connections; half of the processors unless told otherwise.
+    #[schemars(range(min = 1, max = 1024))]
     workers: u32,
+    /// The user, by name or number, that the server becomes when it has bound its addresses; then it is started as root.
+    user: Option<String>,
+    /// The group that it becomes then; the user's own unless told otherwise.
+    group: Option<String>,
+    /// Whether the kernel holds the process to the files that its plugins write. Linux only.
+    landlock: bool,
     /// What is logged: a level, or a filter such as `info,plugd::call=debug`.
     log: String,
     /// How log lines look: text or json.
     log_format: LogFormat,
     /// Where a line goes for each command that somebody asked for: log, journald, or file:PATH.
     audit: String,
+    /// Who may connect to unix sockets, as permissions in octal: 0600 the server's user, 0660 its group too, 0666 everybody.
+    #[schemars(extend("enum" = ["0600", "0660", "0666"]))]
+    unix_mode: String,
+    /// The risks that are accepted, by name.
+    #[schemars(extend("items" = json!({ "enum": Risk::OF_SERVER.map(Risk::name) })))]
+    insecure: Vec<String>,
 }
 
 impl Default for ServerSection {
     fn default() -> ServerSection {
         ServerSection {
             listen: vec![format!("tcp://127.0.0.1:{DEFAULT_PORT}")],
+            layers: Vec::new(),
             connections_max: 1024,
             frame_max: ByteSize(DATA_LEN_MAX_DEFAULT.into()),
             header_max: ByteSize(HEADER_LEN_MAX.into()),
@@ -96,9 +116,14 @@ impl Default for ServerSection {
             grace: Duration::from_secs(2),
             congestion: None,
             workers: workers_default(),
+            user: None,
+            group: None,
+            landlock: true,
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             audit: "log".to_owned(),
+            unix_mode: "0600".to_owned(),
+            insecure: Vec::new(),
         }
     }
 }
@@ -131,12 +156,20 @@ pub struct ServerSettings {
     pub congestion: Option<String>,
     /// How many threads serve connections, 1 to 1,024. The program reads it; a library's caller brings its own runtime.
     pub workers: u32,
+    /// Who the server becomes when it has bound its addresses; `None` means that it stays who it is.
+    pub(crate) account: Option<Account>,
+    /// Whether the program confines itself to the files that its plugins write.
+    pub(crate) landlock: bool,
     /// What is logged, as a filter of `tracing-subscriber`.
     pub log: String,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Where the lines of the audit go. The program reads it, as it does `log`.
     pub audit: AuditTarget,
+    /// The permissions of unix sockets.
+    pub(crate) unix_mode: u32,
+    /// The risks that the operator accepts.
+    pub(crate) accepted: Vec<Risk>,
 }
 
 impl ServerSection {
@@ -157,9 +190,13 @@ impl ServerSection {
             grace: checks.time("grace", self.grace, Duration::ZERO..=60 * second),
             congestion: self.congestion,
             workers: checks.within("workers", self.workers, 1..=1024),
+            account: checks.account(self.user.as_deref(), self.group.as_deref()),
+            landlock: self.landlock,
             log: self.log,
             log_format: self.log_format,
             audit: checks.audit(&self.audit),
+            unix_mode: checks.unix_mode(&self.unix_mode),
+            accepted: checks.accepted(&self.insecure, &Risk::OF_SERVER),
         };
         checks.log(&settings.log);
         if checks.0.is_empty() { Ok(settings) } else { Err(checks.0) }
@@ -220,6 +257,32 @@ impl Checks {
         }
     }
 
+    fn account(&mut self, user: Option<&str>, group: Option<&str>) -> Option<Account> {
+        Account::find(user, group).unwrap_or_else(|(setting, message)| {
+            self.0.push(SettingError::new(setting, message));
+            None
+        })
+    }
+
+    fn unix_mode(&mut self, text: &str) -> u32 {
+        match text {
+            "0600" => 0o600,
+            "0660" => 0o660,
+            "0666" => 0o666,
+            _ => {
+                let message = format!("unknown mode {text:?}; allowed: 0600, 0660, 0666");
+                self.0.push(SettingError::new("unix_mode", message));
+                0o600
+            }
+        }
+    }
+
+    fn accepted(&mut self, names: &[String], allowed: &[Risk]) -> Vec<Risk> {
+        let (accepted, errors) = Risk::read(names, allowed);
+        self.0.extend(errors);
+        accepted
+    }
+
     fn log(&mut self, filter: &str) {
         if let Err(error) = crate::logging::parse_filter(filter) {
             self.0.push(SettingError::new("log", error));
@@ -237,10 +300,16 @@ pub(super) struct PluginSection {
     pub(super) enabled: bool,
     /// The handler's own settings.
     pub(super) config: Map<String, Value>,
-    /// What a call may use.
-    pub(super) limits: LimitsSection,
-    /// Accepts that the plugin changes or runs things for everybody who reaches an address beyond loopback.
-    pub(super) insecure: bool,
+    /// What stands around the plugin, within what stands around every plugin; the outermost first.
+    pub(super) layers: Vec<String>,
+    /// What calls may use.
+    pub(super) limits: LimitsSettings,
+    /// Who may call it.
+    #[schemars(with = "AccessSection")]
+    pub(super) access: Option<AccessSection>,
+    /// The risks that are accepted, by name.
+    #[schemars(extend("items" = json!({ "enum": Risk::OF_PLUGIN.map(Risk::name) })))]
+    pub(super) insecure: Vec<String>,
 }
 
 impl Default for PluginSection {
@@ -249,28 +318,10 @@ impl Default for PluginSection {
             handler: None,
             enabled: true,
             config: Map::new(),
-            limits: LimitsSection::default(),
-            insecure: false,
+            layers: Vec::new(),
+            limits: LimitsSettings::default(),
+            access: None,
+            insecure: Vec::new(),
         }
-    }
-}
-
-/// The table `limits` of a plugin.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct LimitsSection {
-    /// How long a call may take; a caller may ask for less, never for more.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "Option<String>")]
-    pub(super) deadline: Option<Duration>,
-}
-
-impl LimitsSection {
-    pub(super) fn check(&self) -> Result<(), Vec<SettingError>> {
-        let mut checks = Checks::default();
-        if let Some(deadline) = self.deadline {
-            checks.time("deadline", deadline, Duration::from_millis(1)..=DEADLINE_MAX);
-        }
-        if checks.0.is_empty() { Ok(()) } else { Err(checks.0) }
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod demo;
 pub(crate) mod depot;
 pub(crate) mod evil;
 pub(crate) mod fake;
+pub(crate) mod layers;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw;
@@ -25,4 +26,14 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
         Ok(value) => value,
         Err(_) => panic!("no {what} within {PATIENCE:?}"),
     }
+}
+
+/// Waits until something holds that should do so at once.
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
+    let polled = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon(what, polled).await;
 }

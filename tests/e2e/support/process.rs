@@ -23,6 +23,7 @@ handler = \"file\"
 config = { root = \"files\", writable = true }
 
 [plugins.shell]
+access.allow = [\"net:127.0.0.0/8\"]
 config = { allow_any_command = true }
 ";
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
+use plugd_core::Status;
 use plugd_core::wire::{End, Frame, FrameHeader, FrameLimits, HELLO_LEN, Hello, Kind, Open};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -36,6 +37,11 @@ impl RawPeer {
     /// Connects, and says nothing.
     pub(crate) async fn connect(address: SocketAddr) -> RawPeer {
         let stream = TcpStream::connect(address).await.expect("a listening server");
+        RawPeer::over(stream)
+    }
+
+    /// Takes a connection that is there.
+    pub(crate) fn over(stream: TcpStream) -> RawPeer {
         stream.set_nodelay(true).expect("a connected socket");
         RawPeer { stream, buf: Bytes::new() }
     }
@@ -113,6 +119,11 @@ impl<S: AsyncRead + Unpin> RawPeer<S> {
                 return (end.status.reason().to_owned(), frame.header.close);
             }
         }
+    }
+
+    /// Reads the end of a call, and returns its status.
+    pub(crate) async fn status(&mut self) -> Status {
+        self.answer().await.1.status
     }
 
     /// Reads the next message on the main channel, or `None` at a good end.

@@ -73,7 +73,12 @@ impl Terminal {
 
     /// Waits for the client, and says with what code it ended.
     pub(crate) fn end(&mut self) -> Option<i32> {
-        let code = self.client.wait().expect("a child").code();
+        let mut ended = None;
+        wait_until("the end of the client", || {
+            ended = self.client.try_wait().expect("a child");
+            ended.is_some()
+        });
+        let code = ended.and_then(|status| status.code());
         assert!(self.is_restored(), "the terminal was left raw");
         code
     }

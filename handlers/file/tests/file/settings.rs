@@ -1,7 +1,7 @@
 //! What an operator may set, and what is refused before the server starts.
 
 use plugd_core::{Context, Registry};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::world::{HELLO_BLAKE3, HELLO_MD5, World};
 use plugd_core::testing::Plugin;
@@ -15,25 +15,6 @@ fn a_missing_root_is_made_and_an_impossible_one_keeps_the_server_from_starting()
     let file = registry.handler("file").expect("linked");
     let blueprint = file.prepare(json!({ "root": "secret" })).expect("good settings");
     assert!(blueprint.build(&Context::new(world.dir.path())).is_err());
-}
-
-#[test]
-fn the_readme_names_every_setting_operation_and_argument() {
-    let readme = include_str!("../../README.md");
-    let registry = Registry::linked().expect("a sound registry");
-    let file = registry.handler("file").expect("linked").describe();
-    let keys = |schema: &Value| schema["properties"].as_object().map(|keys| keys.keys().cloned().collect::<Vec<_>>());
-    let row = |name: &str| readme.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
-    for setting in keys(&file["settings"]).expect("settings") {
-        assert!(row(&setting).is_some(), "{setting}");
-    }
-    for operation in file["operations"].as_array().expect("operations") {
-        let name = operation["name"].as_str().expect("a name");
-        let row = row(name).unwrap_or_else(|| panic!("{name} has no row"));
-        for argument in keys(&operation["args"]).unwrap_or_default() {
-            assert!(row.contains(&format!("`{argument}`")), "{name}: {argument}");
-        }
-    }
 }
 
 #[test]

@@ -78,7 +78,7 @@ async fn what_cannot_be_started_is_told_apart() {
         (&["no-such-command"][..], Code::NotFound, "command-not-found"),
         (&["./no-such-command"], Code::NotFound, "command-not-found"),
         (&["./plain"], Code::PermissionDenied, "command-not-executable"),
-        (&[], Code::InvalidArgument, "bad-argv"),
+        (&[], Code::InvalidArgument, "bad-arguments"),
         (&[""], Code::InvalidArgument, "bad-argv"),
         (&["echo", "a\0b"], Code::InvalidArgument, "bad-argv"),
     ] {

@@ -30,7 +30,7 @@ async fn said(settings: Value, args: Value) -> Result<String, String> {
     match answer.status.is_ok() {
         true => Ok(answer.text()),
         false => {
-            assert_eq!((answer.status.code(), answer.status.reason()), (Code::InvalidArgument, "bad-argument"));
+            assert_eq!((answer.status.code(), answer.status.reason()), (Code::InvalidArgument, "bad-arguments"));
             Err(answer.status.message().to_owned())
         }
     }
@@ -153,14 +153,20 @@ async fn wrong_arguments_are_refused_with_their_place_and_what_is_allowed() {
     let bad = said(settings.clone(), json!({ "lines": 500, "level": "debug", "name": "ABC", "loud": "yes" })).await;
     assert_eq!(
         bad,
-        Err("arguments.level: \"debug\"; allowed: info, warn; arguments.lines: 500; allowed: 1 to 100; \
-             arguments.loud: \"yes\"; allowed: true, false; \
-             arguments.name: \"ABC\"; allowed: a text of at most 5 bytes like [a-z]+"
+        Err("argument \"level\": \"debug\"; allowed: \"info\", \"warn\"; \
+             argument \"lines\": 500; allowed: an integer, 1 to 100; argument \"loud\": \"yes\"; allowed: true, false"
             .to_owned())
     );
-    let missing = said(settings.clone(), json!({ "level": "info", "name": "abcdef" })).await.expect_err("refused");
-    assert!(missing.contains("arguments.lines: missing; allowed: 1 to 100"), "{missing}");
-    assert!(missing.contains("arguments.name: a text of 6 bytes; allowed: "), "{missing}");
+    let missing = said(settings.clone(), json!({ "level": "info", "name": "abc" })).await;
+    assert_eq!(missing, Err("argument \"lines\": missing; allowed: an integer, 1 to 100".to_owned()));
+    // What no schema says of a text, and numbers that came as one.
+    let bad = said(settings.clone(), json!({ "lines": "500", "level": "info", "name": "ABC" })).await;
+    assert_eq!(
+        bad,
+        Err("argument \"lines\": \"500\"; allowed: 1 to 100; \
+             argument \"name\": \"ABC\"; allowed: a text of at most 5 bytes like [a-z]+"
+            .to_owned())
+    );
     // The whole text must be like the pattern, and a line end is part of it.
     for name in ["ab1", "ab\n", ""] {
         assert!(
@@ -186,7 +192,7 @@ async fn a_value_becomes_no_option() {
         json!({ "text": parameter })
     };
     let refused = said(say(&["{text}"], text(json!({}))), json!({ "text": "-rf" })).await.expect_err("refused");
-    assert!(refused.starts_with("arguments.text: begins with \"-\""), "{refused}");
+    assert!(refused.starts_with("argument \"text\": begins with \"-\""), "{refused}");
     let allowed = say(&["{text}"], text(json!({ "allow_dash": true })));
     assert_eq!(said(allowed, json!({ "text": "-rf" })).await, Ok("-rf\n".to_owned()));
     let behind = json!({ "commands": { "say": {
@@ -220,7 +226,7 @@ async fn a_path_stays_below_its_directory() {
         ("", false, "allowed: a path"),
     ] {
         let answer = call(settings(must_exist), dir.path(), json!({ "file": file })).await;
-        assert_eq!(answer.status.reason(), "bad-argument", "{file}");
+        assert_eq!(answer.status.reason(), "bad-arguments", "{file}");
         assert!(answer.status.message().contains(why), "{file}: {}", answer.status);
     }
 }

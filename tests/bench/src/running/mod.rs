@@ -96,7 +96,7 @@ fn plugd_request(argv: &[&str]) -> Vec<u8> {
 impl Peers {
     fn start(plugd: &Path, plug: &Path, dir: &Path) -> Peers {
         std::fs::create_dir_all(dir).expect("a writable directory");
-        let plugins = "[plugins.shell]\nconfig = { allow_any_command = true }\n";
+        let plugins = "[plugins.shell]\naccess.allow = [\"net:127.0.0.0/8\"]\nconfig = { allow_any_command = true }\n";
         let sshd = Sshd::start(&dir.join("ssh"));
         Peers {
             plug: plug.to_owned(),

@@ -15,7 +15,8 @@ fuzz_target!(|input: (u8, &[u8])| {
     let whole = read(&runtime, bytes, bytes.len().max(1));
     assert_eq!(whole, read(&runtime, bytes, usize::from(piece_len).max(1)), "in pieces of {piece_len}");
     let (frames, error) = whole;
-    let written: Vec<u8> = frames.iter().flat_map(|frame| [&frame.header.encode()[..], &frame.payload].concat()).collect();
+    let written: Vec<u8> =
+        frames.iter().flat_map(|frame| [&frame.header.encode()[..], &frame.payload].concat()).collect();
     assert_eq!(written, bytes[..written.len()]);
     match error {
         Some(error) => assert!(!error.to_string().is_empty()),

@@ -17,6 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
     let written = open.encode();
     let again = Open::decode(&written).expect("what was accepted once");
     assert_eq!((&again.command, again.deadline_ms, &again.metadata), (&open.command, open.deadline_ms, &open.metadata));
+    assert_eq!(again.auth, open.auth);
     assert_eq!(args(again.args.as_deref()), args(open.args.as_deref()));
 });
 
