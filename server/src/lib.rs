@@ -30,6 +30,7 @@ mod connection;
 mod handlers;
 mod introspection;
 mod layers;
+mod limits;
 mod listener;
 mod logging;
 mod plugin;

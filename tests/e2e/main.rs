@@ -27,6 +27,7 @@ mod files_trust;
 mod knocks;
 mod layers;
 mod lifecycle;
+mod limits;
 mod log;
 mod privileges;
 mod programs;
