@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, Level, Span, debug, field, info, info_span, warn};
 
 use crate::alarm::Alarm;
+use crate::audit::Record;
 use crate::config::ServerSettings;
 use crate::limits::{Pace, Place};
 use crate::plugin::Route;
@@ -303,7 +304,12 @@ impl Session {
     ) -> Result<Then, Leave> {
         let started = tracing::enabled!(target: "plugd::call", Level::INFO).then(Instant::now);
         let span = self.span();
-        let mut outcome = self.answer(router, payload, recent, stopping, &span).instrument(span.clone()).await;
+        let mut record = Record::begin(&self.shared.settings.audit, &self.caller, (self.id, self.calls));
+        let traces = Traces { span: &span, record: record.as_deref_mut() };
+        let mut outcome = self.answer(router, payload, recent, stopping, traces).instrument(span.clone()).await;
+        if let Some(record) = record {
+            record.end(&self.caller, &outcome.end.status, self.connection.traffic());
+        }
         if started.is_some() || outcome.end.status.code() == Code::Internal {
             let elapsed = started.map(|started| started.elapsed());
             span.in_scope(|| log(&outcome.end.status, elapsed, self.connection.traffic()));
@@ -336,13 +342,13 @@ impl Session {
         payload: &Bytes,
         recent: &mut Option<Recent>,
         stopping: Pin<&mut Waiting<'_>>,
-        span: &Span,
+        traces: Traces<'_>,
     ) -> Outcome {
         let refused = |connection: &mut Connection, outcome| {
             connection.begin_refused();
             outcome
         };
-        let (route, mut ask) = match ask(router, payload, &self.caller, recent, span) {
+        let (route, mut ask) = match ask(router, payload, &self.caller, recent, traces) {
             Ok(found) => found,
             Err(status) => {
                 let outcome = Outcome { end: status.into(), then: Then::Continue, passages: Passages::default() };
@@ -417,18 +423,30 @@ impl Session {
     }
 }
 
+/// Where a call leaves its traces.
+struct Traces<'t> {
+    span: &'t Span,
+    record: Option<&'t mut Record>,
+}
+
+impl Traces<'_> {
+    fn are_off(&self) -> bool {
+        self.record.is_none() && self.span.is_disabled()
+    }
+}
+
 /// Reads the opening header, and finds what it names.
 fn ask<'r>(
     router: &Router,
     payload: &Bytes,
     caller: &Caller,
     recent: &'r mut Option<Recent>,
-    span: &Span,
+    traces: Traces<'_>,
 ) -> Result<(&'r Route, Ask), Status> {
     let generation = router.generation();
     let principal = &caller.principal;
     let holds =
-        span.is_disabled() && recent.as_ref().is_some_and(|recent| recent.holds_for(payload, generation, principal));
+        traces.are_off() && recent.as_ref().is_some_and(|recent| recent.holds_for(payload, generation, principal));
     let ask = match holds {
         true => Ask::default(),
         false => {
@@ -436,8 +454,12 @@ fn ask<'r>(
             *recent = None;
             let malformed = |error: OpenError| Status::invalid_argument("malformed-header", error.to_string());
             let open = Open::decode(payload).map_err(|error| malformed(error).with_origin(Origin::Server))?;
-            span.record("command", field::debug(&open.command));
-            let route = router.find(&open.command, caller)?;
+            traces.span.record("command", field::debug(&open.command));
+            let route = router.find(&open.command, caller);
+            if let Some(record) = traces.record {
+                record.note(&open, route.as_ref().ok());
+            }
+            let route = route?;
             let ask = Ask::of(open);
             let header: &[u8] = if ask.is_bare() { payload } else { &[] };
             *recent = Some(Recent::new(header, generation, route, principal.clone()));

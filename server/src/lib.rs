@@ -24,6 +24,7 @@
 mod access;
 mod address;
 mod alarm;
+mod audit;
 mod cli;
 mod config;
 mod connection;

@@ -116,7 +116,7 @@ pub(super) struct ServerSection {
     log: String,
     /// How log lines look: text or json.
     log_format: LogFormat,
-    /// Where a line goes for each command that somebody asked for: log, journald, or file:PATH.
+    /// Where a line goes for each call, and for each command that somebody asked for: log, journald, or file:PATH.
     audit: String,
     /// Who may connect to unix sockets, as permissions in octal: 0600 the server's user, 0660 its group too, 0666 everybody.
     #[schemars(extend("enum" = ["0600", "0660", "0666"]))]
