@@ -16,7 +16,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, Level, Span, debug, field, info, info_span, warn};
 
 use crate::alarm::Alarm;
+use crate::audit::Record;
 use crate::config::ServerSettings;
+use crate::limits::{Pace, Place};
 use crate::plugin::Route;
 use crate::reload::Reloading;
 use crate::router::{Ask, Halves, Outcome, Passages, Router, Then, violated};
@@ -46,11 +48,12 @@ pub(crate) fn serve(
     shared: Arc<Shared>,
     stream: Box<dyn Stream>,
     caller: Caller,
-    permit: OwnedSemaphorePermit,
+    place: Place,
 ) -> impl Future<Output = ()> + Send {
     // Made here and not within, where its parts would have their places twice in the memory of an idle connection.
     let mut session = Session {
-        connection: Connection::new(stream, shared.settings.frame_limits),
+        connection: Connection::new(stream, shared.settings.frame_limits)
+            .with_empty_frames_max(shared.settings.limits.empty_frames_max),
         caller,
         id: shared.connections.fetch_add(1, Ordering::Relaxed),
         connected: Instant::now(),
@@ -58,7 +61,7 @@ pub(crate) fn serve(
         alarm: Alarm::default(),
         has_last_words: true,
         shared,
-        _permit: permit,
+        place,
     };
     async move {
         // What is on the heap costs an idle connection nothing.
@@ -71,14 +74,11 @@ pub(crate) fn serve(
     }
 }
 
-/// Tells a peer that the server has no room for it.
-pub(crate) async fn turn_away(shared: Arc<Shared>, stream: Box<dyn Stream>, permit: OwnedSemaphorePermit) {
-    let allowed = shared.settings.connections_max;
-    let text = format!("too many connections; allowed: {allowed}");
-    let status = Status::resource_exhausted("connections-max", text).with_origin(Origin::Limit).with_retry(true);
+/// Tells a peer why the server has no room for it.
+pub(crate) async fn turn_away(shared: Arc<Shared>, stream: Box<dyn Stream>, why: Status, permit: OwnedSemaphorePermit) {
     let mut connection = Connection::new(stream, shared.settings.frame_limits);
     connection.say_hello();
-    connection.say(&status.into());
+    connection.say(&why.into());
     let _ = timeout(LAST_WORDS_TIMEOUT, connection.close()).await;
     drop(permit);
 }
@@ -95,13 +95,18 @@ struct Session {
     /// Whether somebody may still be there to hear them; a peer that has gone needs no close of ours.
     has_last_words: bool,
     /// Held until the connection is gone.
-    _permit: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// Why no call follows on a connection.
 enum Leave {
     Departed(Departure),
-    TooSlow { what: &'static str, allowed: Duration },
+    TooSlow {
+        what: &'static str,
+        allowed: Duration,
+    },
+    /// Answers wait that nobody reads.
+    Stalled,
     Idle,
     Draining,
 }
@@ -181,6 +186,7 @@ impl Session {
                 Ok(payload) => payload,
                 Err(leave) => return self.take_leave(leave),
             };
+            self.place.identified();
             // What a call needs is on the heap only while calls last.
             match Box::pin(self.serve_burst(payload, stopping.as_mut())).await {
                 Ok(Then::Continue) => {}
@@ -238,6 +244,7 @@ impl Session {
                     let allowed = settings.header_timeout;
                     (since + allowed, Leave::TooSlow { what: "opening header", allowed })
                 }
+                None if unwritten_len > 0 => (since + settings.limits.write_timeout, Leave::Stalled),
                 None => (since + settings.idle_timeout, Leave::Idle),
             };
             self.alarm.poll(cx, due).map(|()| Err(leave))
@@ -266,6 +273,10 @@ impl Session {
                 info!(%peer, "{text}");
                 Status::deadline_exceeded("header-timeout", text).with_origin(Origin::Limit).with_retry(true)
             }
+            Leave::Stalled => {
+                self.has_last_words = false;
+                return debug!(%peer, "peer stopped reading");
+            }
             Leave::Idle => {
                 let allowed = humantime::format_duration(self.shared.settings.idle_timeout);
                 let text = format!("no call within {allowed}");
@@ -293,7 +304,12 @@ impl Session {
     ) -> Result<Then, Leave> {
         let started = tracing::enabled!(target: "plugd::call", Level::INFO).then(Instant::now);
         let span = self.span();
-        let mut outcome = self.answer(router, payload, recent, stopping, &span).instrument(span.clone()).await;
+        let mut record = Record::begin(&self.shared.settings.audit, &self.caller, (self.id, self.calls));
+        let traces = Traces { span: &span, record: record.as_deref_mut() };
+        let mut outcome = self.answer(router, payload, recent, stopping, traces).instrument(span.clone()).await;
+        if let Some(record) = record {
+            record.end(&self.caller, &outcome.end.status, self.connection.traffic());
+        }
         if started.is_some() || outcome.end.status.code() == Code::Internal {
             let elapsed = started.map(|started| started.elapsed());
             span.in_scope(|| log(&outcome.end.status, elapsed, self.connection.traffic()));
@@ -326,13 +342,13 @@ impl Session {
         payload: &Bytes,
         recent: &mut Option<Recent>,
         stopping: Pin<&mut Waiting<'_>>,
-        span: &Span,
+        traces: Traces<'_>,
     ) -> Outcome {
         let refused = |connection: &mut Connection, outcome| {
             connection.begin_refused();
             outcome
         };
-        let (route, mut ask) = match ask(router, payload, &self.caller, recent, span) {
+        let (route, mut ask) = match ask(router, payload, &self.caller, recent, traces) {
             Ok(found) => found,
             Err(status) => {
                 let outcome = Outcome { end: status.into(), then: Then::Continue, passages: Passages::default() };
@@ -344,13 +360,24 @@ impl Session {
             Err(outcome) => return refused(&mut self.connection, *outcome),
         };
         let (input, output, watch) = self.connection.begin();
-        router.run(route, ask, passages, self.caller.clone(), Halves { input, output, watch }, stopping).await
+        let pace = Pace::new(&self.shared.settings.limits, &mut self.alarm);
+        let halves = Halves { input, output, watch, pace };
+        router.run(route, ask, passages, self.caller.clone(), halves, stopping).await
+    }
+
+    /// Whether the call that ends is the connection's last.
+    fn takes_no_more(&self) -> bool {
+        let is_last = self.calls >= self.shared.settings.limits.calls_max.into();
+        if is_last {
+            debug!(peer = %self.caller, calls = self.calls, "connection closes after as many calls as it may have");
+        }
+        is_last || self.shared.stopping.is_at(Stage::Draining)
     }
 
     async fn finish(&mut self, outcome: Outcome) -> Result<Then, Leave> {
         let then = match outcome.then {
             Then::Drop => return Ok(Then::Drop),
-            Then::Continue if self.shared.stopping.is_at(Stage::Draining) => Then::Close,
+            Then::Continue if self.takes_no_more() => Then::Close,
             then => then,
         };
         if self.connection.finish(&outcome.end, then == Then::Close).map_err(Leave::Departed)? {
@@ -368,13 +395,13 @@ impl Session {
     /// Lets the peer read what is left for it, as long as it takes some of it now and then and the server waits.
     async fn flush(&mut self) {
         let mut ended = pin!(self.shared.stopping.reached(Stage::Ended));
-        let idle_timeout = self.shared.settings.idle_timeout;
+        let write_timeout = self.shared.settings.limits.write_timeout;
         let mut unwritten_len = self.connection.unwritten_len();
         loop {
             tokio::select! {
                 _ = self.connection.flush() => return,
                 () = ended.as_mut() => return,
-                () = sleep(idle_timeout) => {}
+                () = sleep(write_timeout) => {}
             }
             let unwritten_before = std::mem::replace(&mut unwritten_len, self.connection.unwritten_len());
             if unwritten_len == unwritten_before {
@@ -396,18 +423,30 @@ impl Session {
     }
 }
 
+/// Where a call leaves its traces.
+struct Traces<'t> {
+    span: &'t Span,
+    record: Option<&'t mut Record>,
+}
+
+impl Traces<'_> {
+    fn are_off(&self) -> bool {
+        self.record.is_none() && self.span.is_disabled()
+    }
+}
+
 /// Reads the opening header, and finds what it names.
 fn ask<'r>(
     router: &Router,
     payload: &Bytes,
     caller: &Caller,
     recent: &'r mut Option<Recent>,
-    span: &Span,
+    traces: Traces<'_>,
 ) -> Result<(&'r Route, Ask), Status> {
     let generation = router.generation();
     let principal = &caller.principal;
     let holds =
-        span.is_disabled() && recent.as_ref().is_some_and(|recent| recent.holds_for(payload, generation, principal));
+        traces.are_off() && recent.as_ref().is_some_and(|recent| recent.holds_for(payload, generation, principal));
     let ask = match holds {
         true => Ask::default(),
         false => {
@@ -415,8 +454,12 @@ fn ask<'r>(
             *recent = None;
             let malformed = |error: OpenError| Status::invalid_argument("malformed-header", error.to_string());
             let open = Open::decode(payload).map_err(|error| malformed(error).with_origin(Origin::Server))?;
-            span.record("command", field::debug(&open.command));
-            let route = router.find(&open.command, caller)?;
+            traces.span.record("command", field::debug(&open.command));
+            let route = router.find(&open.command, caller);
+            if let Some(record) = traces.record {
+                record.note(&open, route.as_ref().ok());
+            }
+            let route = route?;
             let ask = Ask::of(open);
             let header: &[u8] = if ask.is_bare() { payload } else { &[] };
             *recent = Some(Recent::new(header, generation, route, principal.clone()));

@@ -24,12 +24,14 @@
 mod access;
 mod address;
 mod alarm;
+mod audit;
 mod cli;
 mod config;
 mod connection;
 mod handlers;
 mod introspection;
 mod layers;
+mod limits;
 mod listener;
 mod logging;
 mod plugin;

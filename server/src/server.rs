@@ -17,6 +17,7 @@ use crate::address::ListenAddress;
 use crate::config::Config;
 use crate::connection::{self, Shared};
 use crate::layers::Layers;
+use crate::limits::{Places, Seldom};
 use crate::listener::Listener;
 use crate::plugin::Plugins;
 use crate::process::Account;
@@ -223,16 +224,20 @@ fn become_account(account: &Account, addresses: &[ListenAddress]) -> Result<(), 
 /// The connections of a server, and how many more it takes.
 struct Connections {
     tasks: Mutex<JoinSet<()>>,
-    permits: Arc<Semaphore>,
+    places: Arc<Places>,
     refusals: Arc<Semaphore>,
+    refused: [Seldom; 3],
+    failed: Seldom,
 }
 
 impl Connections {
     fn new(shared: &Shared) -> Connections {
         Connections {
             tasks: Mutex::default(),
-            permits: Arc::new(Semaphore::new(shared.settings.connections_max as usize)),
+            places: Places::new(shared.settings.connections_max, &shared.settings.limits),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+            refused: Default::default(),
+            failed: Seldom::default(),
         }
     }
 
@@ -248,13 +253,16 @@ impl Connections {
                 error!(%error, "connection failed");
             }
         }
-        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
-            tasks.spawn(connection::serve(shared.clone(), stream, caller, permit));
-            return;
+        let full = match self.places.take(&caller) {
+            Ok(place) => return drop(tasks.spawn(connection::serve(shared.clone(), stream, caller, place))),
+            Err(full) => full,
+        };
+        if let Some(count) = self.refused[full as usize].count() {
+            let (limit, allowed) = (full.reason(), self.places.allowed(full));
+            warn!(peer = %caller, limit, allowed, count, "too many connections");
         }
-        warn!(peer = %caller, allowed = shared.settings.connections_max, "too many connections");
         if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
-            tasks.spawn(connection::turn_away(shared.clone(), stream, permit));
+            tasks.spawn(connection::turn_away(shared.clone(), stream, self.places.refusal(full), permit));
         }
     }
 }
@@ -270,7 +278,9 @@ async fn accept(listener: Arc<Listener>, shared: Arc<Shared>, connections: Arc<C
             // The peer was gone before it was looked at; the next one may be waiting.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                warn!(%error, "cannot accept a connection");
+                if let Some(count) = connections.failed.count() {
+                    warn!(%error, count, "cannot accept a connection");
+                }
                 sleep(ACCEPT_ERROR_PAUSE).await;
             }
         }

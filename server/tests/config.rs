@@ -183,6 +183,21 @@ fn a_bad_configuration_is_refused_with_its_place_and_what_is_allowed(#[case] tex
     assert_eq!(complaint(text), expected);
 }
 
+#[rstest]
+#[case::connections("connections_max", "0", "1 to 100000")]
+#[case::per_address("connections_per_address_max", "0", "1 to 100000")]
+#[case::unidentified("connections_unidentified_max", "100001", "1 to 100000")]
+#[case::calls("calls_per_connection_max", "0", "1 to 1000000000")]
+#[case::empty_frames("empty_frames_max", "4000000000", "1 to 1000000000")]
+#[case::body_rate("body_rate_min", "\"0B\"", "1 B to 1.0 MiB")]
+#[case::body_rate_grace("body_rate_grace", "\"1day\"", "100ms to 10m")]
+#[case::write_timeout("write_timeout", "\"0s\"", "100ms to 1h")]
+fn no_limit_is_endless_or_absurd(#[case] setting: &str, #[case] value: &str, #[case] allowed: &str) {
+    let complaint = complaint(&format!("[server]\n{setting} = {value}\n[plugins.echo]\n"));
+    assert!(complaint.starts_with(&format!("<text>:2:1: server.{setting}: ")), "{complaint}");
+    assert!(complaint.ends_with(&format!(" is out of range; allowed: {allowed}")), "{complaint}");
+}
+
 #[test]
 fn all_errors_come_at_once_in_the_order_of_the_file() {
     let text = "\

@@ -1,6 +1,7 @@
 //! End-to-end tests: real sockets, and real processes where a process is what matters.
 
 mod access;
+mod audit;
 mod bench;
 mod bench_trouble;
 mod call_flags;
@@ -27,6 +28,7 @@ mod files_trust;
 mod knocks;
 mod layers;
 mod lifecycle;
+mod limits;
 mod log;
 mod privileges;
 mod programs;

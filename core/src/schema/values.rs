@@ -203,7 +203,7 @@ fn wrong(schema: &Value, value: &Value, path: &[String]) -> WrongValue {
 
 /// The value as the message repeats it: not when it is long, has parts, or is secret.
 fn shown(schema: &Value, value: &Value) -> String {
-    let is_secret = schema.get("writeOnly").and_then(Value::as_bool) == Some(true);
+    let is_secret = ["writeOnly", "x-secret"].iter().any(|key| schema.get(*key) == Some(&Value::Bool(true)));
     match value {
         Value::Object(_) => "an object".to_owned(),
         Value::Array(items) => format!("a list of {}", items.len()),
@@ -323,6 +323,7 @@ mod tests {
     #[case::alternatives(json!({"anyOf": [{"type": "string"}, {"type": "boolean"}]}), json!(1), "1; allowed: a string, or true, false")]
     #[case::optional(json!({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}), json!(0), "0; allowed: an integer, at least 1")]
     #[case::secret(json!({"type": "string", "writeOnly": true, "minLength": 9}), json!("s3cret"), "a text of 6 characters; allowed: a string of at least 9 characters")]
+    #[case::marked_secret(json!({"type": "integer", "x-secret": true}), json!("s3cret"), "a text of 6 characters; allowed: an integer")]
     fn what_is_wrong_is_found_and_what_is_allowed_said(
         #[case] schema: Value,
         #[case] value: Value,
