@@ -221,8 +221,9 @@ impl Handler for Introspection {
             }
             "describe" => {
                 let args: DescribeArgs = call.args()?;
-                let description = self.catalogue.describe_for(&args.name, call.caller())?.to_string();
-                call.send(description).await
+                let mut description = self.catalogue.describe_for(&args.name, call.caller())?.into_owned();
+                description["hash"] = hash(std::iter::once(&description)).into();
+                call.send(description.to_string()).await
             }
             "metrics" => {
                 let args: MetricsArgs = call.args()?;

@@ -13,6 +13,7 @@ use crate::config::{Config, exposed};
 use crate::layers::Layers;
 use crate::plugin::{Changes, Plugins};
 use crate::server::Control;
+use crate::stopping::Stage;
 
 /// The sections that are read at the start alone.
 const FIXED: [&str; 2] = ["server", "layers"];
@@ -22,7 +23,7 @@ pub(crate) struct Reloading {
     registry: Registry,
     layers: Layers,
     fixed: [Value; 2],
-    /// One at a time; what waits for calls of plugins that were replaced.
+    /// Held while plugins are replaced, one reload at a time; what waits for calls of plugins that were replaced.
     stopping: Mutex<JoinSet<()>>,
 }
 
@@ -31,10 +32,20 @@ impl Reloading {
         Reloading { registry, layers, fixed, stopping: Mutex::default() }
     }
 
-    /// Waits until every plugin that was replaced has been told, for `grace` at most.
-    pub(crate) async fn stopped(&self, grace: Duration) {
-        let mut stopping = std::mem::take(&mut *self.stopping.lock().unwrap_or_else(PoisonError::into_inner));
-        let all_told = async { while stopping.join_next().await.is_some() {} };
+    /// What still waits for calls of plugins that were replaced, once the last reload is over: a server that stops begins no
+    /// other.
+    pub(crate) fn finish(&self) -> Leftovers {
+        Leftovers(std::mem::take(&mut *self.stopping.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+/// Plugins that were replaced and are still to be told.
+pub(crate) struct Leftovers(JoinSet<()>);
+
+impl Leftovers {
+    /// Waits until every one has been told, for `grace` at most.
+    pub(crate) async fn stopped(mut self, grace: Duration) {
+        let all_told = async { while self.0.join_next().await.is_some() {} };
         if timeout(grace, all_told).await.is_err() {
             warn!("plugins that were replaced did not stop in time");
         }
@@ -45,8 +56,8 @@ impl Reloading {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReloadError {
-    /// The server has ended.
-    #[error("the server has ended")]
+    /// The server has ended, or was told to.
+    #[error("the server stops, or has ended")]
     Ended,
     /// The safe defaults forbid these plugins at the addresses that the server listens at.
     #[error("{problem}; the server listens where it did when it started")]
@@ -83,6 +94,9 @@ impl Control {
         let shared = self.shared.upgrade().ok_or(ReloadError::Ended)?;
         let reloading = &shared.reloading;
         let mut stopping = reloading.stopping.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.stopping.is_at(Stage::Draining) {
+            return Err(ReloadError::Ended);
+        }
         for (section, (before, now)) in FIXED.iter().zip(reloading.fixed.iter().zip(&config.fixed)) {
             if before != now {
                 warn!("[{section}] changed; that takes effect when the server starts anew");

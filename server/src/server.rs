@@ -203,8 +203,9 @@ impl Server {
             warn!("a handler blocks its thread; left behind");
         }
         let grace = shared.settings.grace;
+        let replaced = shared.reloading.finish();
         let plugins = shared.router.plugins();
-        let told = async { tokio::join!(plugins.stop(grace), shared.reloading.stopped(grace)) };
+        let told = async { tokio::join!(plugins.stop(grace), replaced.stopped(grace)) };
         tokio::select! {
             _ = told => {}
             () = control.at_once.cancelled() => {}

@@ -35,7 +35,7 @@ fn named_commands_are_listed_described_and_called() {
     assert!(!list.text().contains("ops.exec") && !list.text().contains("ops.jobs"), "{}", list.text());
     let description = server.run(["describe", "ops"]);
     let words = description.text().split_whitespace().collect::<Vec<_>>().join(" ");
-    for part in ["lines integer default 10 1 to 100", "file string required a path that exists"] {
+    for part in ["lines integer, 1 to 100 default 10", "file text required a path that exists"] {
         assert!(words.contains(part), "{part} in {words}");
     }
     let tail = server.run(["call", "ops.tail", "lines:=2", "file=app.log"]);

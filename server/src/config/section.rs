@@ -69,37 +69,37 @@ pub(super) struct ServerSection {
     #[schemars(range(min = 1, max = 1_000_000_000))]
     empty_frames_max: u32,
     /// How much of a data frame that has begun must arrive in a second.
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::ByteSize")]
     body_rate_min: ByteSize,
     /// How long a data frame may take beyond what that rate gives it.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     body_rate_grace: Duration,
     /// How long a caller may read nothing of what waits for it.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     write_timeout: Duration,
     /// The longest data frame that is accepted.
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::ByteSize")]
     frame_max: ByteSize,
     /// The longest opening header that is accepted.
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::ByteSize")]
     header_max: ByteSize,
     /// How long a new connection, or a header that has begun to arrive, may take until the header is whole.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     header_timeout: Duration,
     /// How long a connection may wait between two calls.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     idle_timeout: Duration,
     /// How long running calls may take to finish when the server is told to stop.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     drain_timeout: Duration,
     /// How long a handler may take to clean up after its call was cancelled.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     grace: Duration,
     /// The congestion control of TCP connections, such as cubic; the system's own unless told otherwise. Linux only.
     congestion: Option<String>,

@@ -40,7 +40,7 @@ pub(crate) fn descriptor() -> LayerDescriptor {
 pub(crate) struct LimitsSettings {
     /// How long a call may take; a caller may ask for less, never for more.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<plugd_core::schema::TimeSpan>")]
     pub(crate) deadline: Option<Duration>,
     /// How many calls of the plugin may run at once.
     calls_max: Option<u32>,
