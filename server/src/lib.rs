@@ -37,6 +37,7 @@ mod logging;
 mod plugin;
 mod process;
 mod reload;
+mod rescue;
 mod router;
 mod server;
 mod stopping;

@@ -52,6 +52,18 @@ impl Listener {
         }
     }
 
+    /// The same socket, to be waited for on the runtime that this is called on.
+    pub(crate) fn again(&self) -> io::Result<Listener> {
+        match self {
+            Listener::Tcp(listener) => {
+                let socket = SockRef::from(listener).try_clone()?;
+                Ok(Listener::Tcp(TcpListener::from_std(socket.into())?))
+            }
+            #[cfg(unix)]
+            Listener::Unix(socket) => Ok(Listener::Unix(socket.again()?)),
+        }
+    }
+
     /// Waits for the next connection.
     ///
     /// # Cancellation
@@ -107,12 +119,15 @@ mod unix {
     use std::os::unix::fs::{FileTypeExt, PermissionsExt};
     use std::path::{Path, PathBuf};
 
+    use socket2::SockRef;
     use tokio::net::{UnixListener, UnixStream};
 
     #[derive(Debug)]
     pub(crate) struct UnixSocket {
         listener: UnixListener,
         path: PathBuf,
+        /// Whether the file goes with it.
+        is_owner: bool,
     }
 
     impl UnixSocket {
@@ -126,7 +141,13 @@ mod unix {
             }
             let listener = UnixListener::bind(path)?;
             fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-            Ok(UnixSocket { listener, path: path.to_owned() })
+            Ok(UnixSocket { listener, path: path.to_owned(), is_owner: true })
+        }
+
+        pub(crate) fn again(&self) -> io::Result<UnixSocket> {
+            let socket = SockRef::from(&self.listener).try_clone()?;
+            let listener = UnixListener::from_std(socket.into())?;
+            Ok(UnixSocket { listener, path: self.path.clone(), is_owner: false })
         }
 
         pub(crate) fn path(&self) -> &Path {
@@ -140,7 +161,9 @@ mod unix {
 
     impl Drop for UnixSocket {
         fn drop(&mut self) {
-            let _ = fs::remove_file(&self.path);
+            if self.is_owner {
+                let _ = fs::remove_file(&self.path);
+            }
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::listener::Listener;
 use crate::plugin::Plugins;
 use crate::process::Account;
 use crate::reload::Reloading;
+use crate::rescue::Rescue;
 use crate::router::Router;
 use crate::stopping::{Stage, Stopping};
 
@@ -180,9 +181,13 @@ impl Server {
         let Server { shared, listeners, control, .. } = self;
         let connections = Arc::new(Connections::new(&shared));
         let mut accepting = JoinSet::new();
-        for listener in listeners {
-            accepting.spawn(accept(listener, shared.clone(), connections.clone()));
+        for listener in &listeners {
+            accepting.spawn(accept(listener.clone(), shared.clone(), connections.clone()));
         }
+        let _rescue = Rescue::watch({
+            let (shared, connections) = (shared.clone(), connections.clone());
+            move || accept_again(&listeners, &shared, &connections)
+        });
         tokio::select! {
             () = control.stopping.reached(Stage::Draining) => {}
             () = control.at_once.cancelled() => {}
@@ -265,6 +270,28 @@ impl Connections {
             tasks.spawn(connection::turn_away(shared.clone(), stream, self.places.refusal(full), permit));
         }
     }
+}
+
+/// Accepts connections on the runtime that this is called on as well, as long as the server accepts any.
+fn accept_again(listeners: &[Arc<Listener>], shared: &Arc<Shared>, connections: &Arc<Connections>) -> JoinSet<()> {
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        let listener = match listener.again() {
+            Ok(listener) => Arc::new(listener),
+            Err(error) => {
+                warn!(%error, "cannot accept on another thread");
+                continue;
+            }
+        };
+        let (shared, connections) = (shared.clone(), connections.clone());
+        accepting.spawn(async move {
+            tokio::select! {
+                () = shared.stopping.reached(Stage::Draining) => {}
+                () = accept(listener, shared.clone(), connections) => {}
+            }
+        });
+    }
+    accepting
 }
 
 /// Accepts connections until it is aborted.

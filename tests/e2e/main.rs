@@ -35,6 +35,7 @@ mod programs;
 mod readme;
 mod recording;
 mod reload;
+mod rescue;
 mod shell_server;
 mod support;
 mod vectors;
