@@ -18,6 +18,10 @@ use crate::limits::Seldom;
 /// Between two questions: four short wake-ups a second cost an idle server nothing that can be measured.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// The same while there are spares. A worker that polls the sockets and is then blocked leaves nobody who does, until the
+/// next question wakes another.
+const ALERT_PAUSE: Duration = Duration::from_millis(50);
+
 /// How long a sign of life may take. A busy runtime comes to it within milliseconds; that a mere delay is taken for a blocked
 /// thread costs a spare that is soon gone.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(250);
@@ -64,7 +68,7 @@ struct Spare {
 
 impl<A: Fn() -> JoinSet<()>> Watch<A> {
     fn run(mut self, dropped: &Receiver<()>) {
-        while dropped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
+        while dropped.recv_timeout(self.pause()) == Err(RecvTimeoutError::Timeout) {
             if self.own.is_felt() {
                 self.retire();
             } else {
@@ -74,6 +78,10 @@ impl<A: Fn() -> JoinSet<()>> Watch<A> {
         for spare in self.spares {
             spare.runtime.shutdown_background();
         }
+    }
+
+    fn pause(&self) -> Duration {
+        if self.spares.is_empty() { PAUSE } else { ALERT_PAUSE }
     }
 
     /// Lets the first spare that is not blocked itself accept.
@@ -145,12 +153,12 @@ impl Pulse {
     }
 
     fn is_felt(&mut self) -> bool {
-        let asked = self.asked.take().unwrap_or_else(|| {
-            let (answer, asked) = channel();
-            self.handle.spawn(async move { answer.send(()) });
-            asked
-        });
-        match asked.recv_timeout(ANSWER_TIMEOUT) {
+        let (asked, timeout) = match self.asked.take() {
+            // It has had its time.
+            Some(asked) => (asked, Duration::ZERO),
+            None => (self.ask(), ANSWER_TIMEOUT),
+        };
+        match asked.recv_timeout(timeout) {
             Err(RecvTimeoutError::Timeout) => {
                 self.asked = Some(asked);
                 false
@@ -158,5 +166,11 @@ impl Pulse {
             // A runtime that ends answers nothing, and needs no rescue.
             Ok(()) | Err(RecvTimeoutError::Disconnected) => true,
         }
+    }
+
+    fn ask(&self) -> Receiver<()> {
+        let (answer, asked) = channel();
+        self.handle.spawn(async move { answer.send(()) });
+        asked
     }
 }

@@ -206,8 +206,11 @@ impl Server {
         }
         let _rescue = Rescue::watch({
             let (shared, connections) = (shared.clone(), connections.clone());
+            // The sockets are closed with the server, and not when the rescue has noticed its end.
+            let listeners: Vec<Weak<Listener>> = listeners.iter().map(Arc::downgrade).collect();
             move || accept_again(&listeners, &shared, &connections)
         });
+        drop(listeners);
         tokio::select! {
             () = control.stopping.reached(Stage::Draining) => {}
             () = control.at_once.cancelled() => {}
@@ -300,9 +303,9 @@ impl Connections {
 }
 
 /// Accepts connections on the runtime that this is called on as well, as long as the server accepts any.
-fn accept_again(listeners: &[Arc<Listener>], shared: &Arc<Shared>, connections: &Arc<Connections>) -> JoinSet<()> {
+fn accept_again(listeners: &[Weak<Listener>], shared: &Arc<Shared>, connections: &Arc<Connections>) -> JoinSet<()> {
     let mut accepting = JoinSet::new();
-    for listener in listeners {
+    for listener in listeners.iter().filter_map(Weak::upgrade) {
         let listener = match listener.again() {
             Ok(listener) => Arc::new(listener),
             Err(error) => {

@@ -1,9 +1,10 @@
 //! Handlers that block the threads of the server.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
-use plugd_core::wire::{Kind, Open};
+use plugd_core::wire::{Hello, Kind, Open};
 use plugd_server::Control;
 use serde_json::{json, value::to_raw_value};
 
@@ -25,13 +26,20 @@ fn serve_on_one_thread() -> (SocketAddr, Control, std::thread::JoinHandle<()>) {
     (address, control, thread)
 }
 
+/// Waits until a handler has said that it blocks its thread.
+async fn until_there(file: &Path) {
+    crate::support::until("blocked thread", || file.exists()).await;
+}
+
 #[tokio::test]
 async fn a_fresh_call_is_answered_while_handlers_block_every_thread() {
     let (address, control, thread) = serve_on_one_thread();
     let dir = tempfile::tempdir().expect("a directory");
     let until = dir.path().join("go on");
-    let args = to_raw_value(&json!({ "until": until })).expect("JSON");
-    let block = frame(Kind::Open, &Open { args: Some(args), ..Open::new("demo.block") }.encode());
+    let block = |entered: &Path| {
+        let args = to_raw_value(&json!({ "until": until, "entered": entered })).expect("JSON");
+        frame(Kind::Open, &Open { args: Some(args), ..Open::new("demo.block") }.encode())
+    };
     let echo = async || {
         let mut fresh = RawPeer::greet(address).await;
         fresh.send(&[open("echo"), frame(Kind::Data, b"here"), eoi()].concat()).await;
@@ -39,12 +47,13 @@ async fn a_fresh_call_is_answered_while_handlers_block_every_thread() {
     };
     let mut blocked = Vec::new();
     // The second ones block threads of a spare.
-    for _ in 0..2 {
-        for _ in 0..4 {
+    for round in 0..2 {
+        for number in 0..4 {
+            let entered = dir.path().join(format!("{round} {number}"));
             let mut peer = RawPeer::connect(address).await;
-            peer.send(&[&plugd_core::wire::Hello { data_len_max: 1 << 20 }.encode()[..], &block, &eoi()].concat())
-                .await;
+            peer.send(&[&Hello { data_len_max: 1 << 20 }.encode()[..], &block(&entered), &eoi()].concat()).await;
             blocked.push(peer);
+            until_there(&entered).await;
         }
         assert_eq!(echo().await, b"here");
     }

@@ -65,7 +65,8 @@ impl Handler for Demo {
             }
             "fill" => fill(call).await,
             "block" => {
-                let BlockArgs { until } = call.args()?;
+                let BlockArgs { until, entered } = call.args()?;
+                std::fs::write(&entered, "").expect("a directory");
                 while !until.exists() {
                     std::thread::sleep(std::time::Duration::from_millis(5));
                 }
@@ -98,6 +99,8 @@ struct FillArgs {
 struct BlockArgs {
     /// The file.
     until: std::path::PathBuf,
+    /// A file that says that the thread is blocked.
+    entered: std::path::PathBuf,
 }
 
 async fn fill(call: &mut Call) -> Result<(), Status> {
