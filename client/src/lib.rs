@@ -29,9 +29,12 @@ mod receiver;
 mod recording;
 mod reply;
 mod sender;
+mod setup;
+mod token;
 
 pub use address::{AddressError, PORT_DEFAULT, ServerAddress};
 pub use client::Client;
+pub use connect::Connector;
 pub use error::{CallError, ClientError};
 pub use exchange::Exchange;
 pub use plugd_core::wire::Open;
@@ -40,3 +43,5 @@ pub use receiver::Receiver;
 pub use recording::{RECORDED_LEN_MAX, Recorder};
 pub use reply::{REPLY_LEN_MAX, Reply};
 pub use sender::Sender;
+pub use setup::SetupError;
+pub use token::Token;

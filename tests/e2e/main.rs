@@ -24,6 +24,7 @@ mod files_sync;
 mod files_terminal;
 mod files_trees;
 mod files_trust;
+mod identity;
 mod knocks;
 mod layers;
 mod lifecycle;

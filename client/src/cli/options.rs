@@ -13,6 +13,7 @@ use super::completion::Completion;
 use super::exec::options::{Attach, Exec, Kill, Logs, Sh, Shown};
 use super::failure::Failure;
 use super::files::options::FileVerb;
+use super::server::{Means, Server};
 use super::text::one_line;
 use super::{bench, call, exec, files};
 use crate::{Recorder, ServerAddress};
@@ -77,9 +78,12 @@ pub(crate) struct Options {
           default_values_t = [ServerAddress::default()])]
     pub(crate) servers: Vec<ServerAddress>,
 
-    /// The first of the servers, the only one for most verbs.
+    /// The servers, and how each is reached, once that is found out.
     #[arg(skip)]
-    pub(crate) server: ServerAddress,
+    pub(crate) reached: Vec<Server>,
+
+    #[command(flatten)]
+    pub(crate) means: Means,
 
     /// The time that the call may take once connected, such as 500ms, 30s or 5m; the server is told. For bench, each call
     #[arg(long, value_name = "TIME", global = true, value_parser = parse_timeout)]
@@ -117,6 +121,8 @@ pub(crate) enum Verb {
     Describe(Describe),
     /// Ask the server for a sign of life
     Ping,
+    /// Tell who this caller is to the server: address, uid, names in its certificate, token
+    Whoami,
     /// Call any command, with data from stdin unless told otherwise
     #[command(after_help = CALL_AFTER_HELP)]
     Call(Call),
@@ -198,11 +204,21 @@ impl Options {
 
     /// Reads a command line that was taken apart.
     pub(crate) fn of_matches(matches: &ArgMatches) -> Result<Options, clap::Error> {
-        let mut options = Options::from_arg_matches(matches).map_err(|error| error.format(&mut Options::command()))?;
-        if let Some(first) = options.servers.first() {
-            options.server = first.clone();
-        }
-        Ok(options)
+        Options::from_arg_matches(matches).map_err(|error| error.format(&mut Options::command()))
+    }
+
+    /// Finds out how the servers are reached, for which files with secrets are read.
+    pub(crate) fn find_servers(&mut self) -> Result<(), Failure> {
+        let server = |address: &ServerAddress| {
+            Ok(Server { connector: self.means.connector(address)?, timeout: self.timeout, wait: self.wait })
+        };
+        self.reached = self.servers.iter().map(server).collect::<Result<_, Failure>>()?;
+        Ok(())
+    }
+
+    /// The first of the servers, the only one for most verbs.
+    pub(crate) fn server(&self) -> Result<&Server, Failure> {
+        self.reached.first().ok_or_else(|| Failure::Usage("no server given; see -s".to_owned()))
     }
 
     /// Opens the file that `--record` names.
@@ -272,7 +288,6 @@ mod tests {
         let options = Options::read(["plug", "-s", "a", "-s", "b,c:1", "exec", "true"]).expect("a command line");
         let servers: Vec<String> = options.servers.iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["tcp://a:7584", "tcp://b:7584", "tcp://c:1"]);
-        assert_eq!(options.server.to_string(), "tcp://a:7584");
         let behind = Options::read(["plug", "exec", "-s", "a", "-s", "b", "--", "true"]).expect("a command line");
         assert_eq!(behind.servers.len(), 2);
     }

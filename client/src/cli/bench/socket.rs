@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_util::either::Either;
 
 use crate::cli::failure::Failure;
-use crate::{ClientError, ServerAddress};
+use crate::{Connector, ServerAddress};
 
 pub(crate) type Socket = Either<TcpStream, UnixStream>;
 
@@ -21,15 +21,10 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    pub(crate) async fn find(address: &ServerAddress) -> Result<Target, Failure> {
-        let fail = |source| ClientError::Connect { address: address.clone(), source };
-        match address {
+    pub(crate) async fn find(connector: &Connector) -> Result<Target, Failure> {
+        match connector.address() {
             ServerAddress::Unix(path) => Ok(Target::Unix(path.clone())),
-            ServerAddress::Tcp { host, port } => {
-                let mut found = lookup_host((host.as_str(), *port)).await.map_err(fail)?;
-                let none = || fail(io::Error::other("the name has no address")).into();
-                found.next().map(Target::Tcp).ok_or_else(none)
-            }
+            ServerAddress::Tcp { host, port } => Ok(Target::Tcp(connector.look_up(host, *port).await?[0])),
         }
     }
 
