@@ -9,7 +9,8 @@ use plugd_core::wire::DATA_LEN_MAX_DEFAULT;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::{Client, ClientError, ServerAddress, Token};
+use crate::tls::TlsSocket;
+use crate::{Client, ClientError, ServerAddress, Tls, TlsFiles, Token};
 
 /// How long one try to connect may take: an address that swallows packets would hold it for minutes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,6 +44,7 @@ pub struct Connector {
     data_len_max: u32,
     wait: Duration,
     token: Option<Token>,
+    tls: Option<Tls>,
     is_cleartext_token_allowed: bool,
 }
 
@@ -54,6 +56,7 @@ impl Connector {
             data_len_max: DATA_LEN_MAX_DEFAULT,
             wait: Duration::ZERO,
             token: None,
+            tls: None,
             is_cleartext_token_allowed: false,
         }
     }
@@ -75,6 +78,11 @@ impl Connector {
         Connector { token: Some(token), ..self }
     }
 
+    /// Judges servers of `tls://` addresses so, and shows them what they ask for; otherwise by the system's roots.
+    pub fn tls(self, tls: Tls) -> Connector {
+        Connector { tls: Some(tls), ..self }
+    }
+
     /// Sends a token also where everybody on the way can read it.
     pub fn allow_cleartext_token(self) -> Connector {
         Connector { is_cleartext_token_allowed: true, ..self }
@@ -89,14 +97,14 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Connect`] of the last try; [`ClientError::CleartextToken`] before anything is sent.
+    /// [`ClientError::Connect`] of the last try, at once where a server's certificate is refused; [`ClientError::CleartextToken`] before anything is sent.
     pub async fn connect(&self) -> Result<Client, ClientError> {
         let end = Instant::now() + self.wait;
         let pauses = ExponentialBuilder::default().with_min_delay(PAUSE_LEAST).with_max_delay(PAUSE_MAX);
         let mut pauses = pauses.without_max_times().build();
         loop {
             let error = match self.connect_until(self.limit(end)).await {
-                Err(error @ ClientError::Connect { .. }) => error,
+                Err(error) if error.is_passing_connect() => error,
                 connected => return connected,
             };
             let now = Instant::now();
@@ -127,6 +135,10 @@ impl Connector {
                 let (read, write) = self.connect_tcp(host, *port).await?.into_split();
                 Ok(Client::of(Box::new(read), Box::new(write), self.data_len_max, self.token.clone()))
             }
+            ServerAddress::Tls { host, port } => {
+                let (read, write) = self.secure(self.connect_tcp(host, *port).await?, host).await?.into_split();
+                Ok(Client::of(Box::new(read), Box::new(write), self.data_len_max, self.token.clone()))
+            }
             ServerAddress::Unix(path) => {
                 let (read, write) = UnixStream::connect(path).await.map_err(|error| self.fail(error))?.into_split();
                 Ok(Client::of(Box::new(read), Box::new(write), self.data_len_max, self.token.clone()))
@@ -148,10 +160,20 @@ impl Connector {
             return Err(self.fail(io::Error::other("the name has no address")));
         }
         let is_far = found.iter().any(|address| !address.ip().to_canonical().is_loopback());
-        if is_far && self.token.is_some() && !self.is_cleartext_token_allowed {
+        let is_clear = !matches!(self.address, ServerAddress::Tls { .. });
+        if is_far && is_clear && self.token.is_some() && !self.is_cleartext_token_allowed {
             return Err(ClientError::CleartextToken { address: self.address.clone() });
         }
         Ok(found)
+    }
+
+    /// Makes the handshake of TLS on a connection to `host`.
+    pub(crate) async fn secure(&self, stream: TcpStream, host: &str) -> Result<TlsSocket, ClientError> {
+        let tls = match &self.tls {
+            Some(tls) => tls.clone(),
+            None => Tls::load(&TlsFiles::default()).map_err(|error| self.fail(io::Error::other(error)))?,
+        };
+        tls.secure(stream, host, &self.address).await
     }
 
     /// What the first call of each connection proves.

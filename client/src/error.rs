@@ -55,6 +55,13 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// Whether a later try to connect may go better by itself: not where the two sides cannot come together.
+    pub(crate) fn is_passing_connect(&self) -> bool {
+        matches!(self, ClientError::Connect { source, .. } if source.kind() != io::ErrorKind::InvalidData)
+    }
+}
+
 impl From<HelloError> for ClientError {
     fn from(error: HelloError) -> ClientError {
         ClientError::Protocol(error.to_string())

@@ -30,6 +30,7 @@ mod recording;
 mod reply;
 mod sender;
 mod setup;
+mod tls;
 mod token;
 
 pub use address::{AddressError, PORT_DEFAULT, ServerAddress};
@@ -44,4 +45,5 @@ pub use recording::{RECORDED_LEN_MAX, Recorder};
 pub use reply::{REPLY_LEN_MAX, Reply};
 pub use sender::Sender;
 pub use setup::SetupError;
+pub use tls::{Tls, TlsFiles};
 pub use token::Token;

@@ -55,6 +55,12 @@ pub(crate) struct Input<'p> {
 }
 
 impl Input<'_> {
+    /// Reads what anybody may know.
+    pub(crate) fn read(self) -> Result<Vec<u8>, SetupError> {
+        let file = self.open(OFlags::empty()).map_err(|errno| self.unreadable(errno.into()))?;
+        self.read_open(&file)
+    }
+
     /// Reads a secret: the file is no link, and nobody but its owner can read it, who is the user or root.
     pub(crate) fn read_secret(self) -> Result<Vec<u8>, SetupError> {
         let file = match self.open(OFlags::NOFOLLOW) {

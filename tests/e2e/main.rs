@@ -36,4 +36,5 @@ mod recording;
 mod reload;
 mod shell_server;
 mod support;
+mod tls;
 mod vectors;

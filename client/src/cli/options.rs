@@ -73,7 +73,7 @@ before stands in for it.";
 #[derive(Debug, Parser)]
 #[command(name = "plug", version, after_long_help = AFTER_HELP, after_help = "See --help for exit codes and --json.")]
 pub(crate) struct Options {
-    /// The server: tcp://HOST:PORT, HOST:PORT or unix:/PATH; exec, logs and call take several, one -s each or with commas
+    /// The server: tls://HOST:PORT, tcp://HOST:PORT, HOST:PORT or unix:/PATH; exec, logs and call take several, one -s each or with commas
     #[arg(short = 's', long = "server", env = "PLUG_SERVER", value_name = "URL", global = true, value_delimiter = ',',
           default_values_t = [ServerAddress::default()])]
     pub(crate) servers: Vec<ServerAddress>,
@@ -81,9 +81,6 @@ pub(crate) struct Options {
     /// The servers, and how each is reached, once that is found out.
     #[arg(skip)]
     pub(crate) reached: Vec<Server>,
-
-    #[command(flatten)]
-    pub(crate) means: Means,
 
     /// The time that the call may take once connected, such as 500ms, 30s or 5m; the server is told. For bench, each call
     #[arg(long, value_name = "TIME", global = true, value_parser = parse_timeout)]
@@ -108,6 +105,9 @@ pub(crate) struct Options {
     /// What stores the calls, once the file is open.
     #[arg(skip)]
     pub(crate) recorder: Option<Recorder>,
+
+    #[command(flatten)]
+    pub(crate) means: Means,
 
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -209,6 +209,7 @@ impl Options {
 
     /// Finds out how the servers are reached, for which files with secrets are read.
     pub(crate) fn find_servers(&mut self) -> Result<(), Failure> {
+        self.means.check(&self.servers)?;
         let server = |address: &ServerAddress| {
             Ok(Server { connector: self.means.connector(address)?, timeout: self.timeout, wait: self.wait })
         };
@@ -294,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_bad_server_is_refused_by_naming_what_is_allowed() {
-        let error = Options::read(["plug", "-s", "tls://x", "list"]).expect_err("not supported");
+        let error = Options::read(["plug", "-s", "ssl://x", "list"]).expect_err("not supported");
         assert!(error.to_string().contains("not supported"), "{error}");
     }
 }

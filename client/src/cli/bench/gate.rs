@@ -101,7 +101,9 @@ impl Gate {
                 )))
             }
             Some(Errno::ENFILE) => self.give_up(Trouble::Connect(format!("{error}; {connections} open"))),
-            _ if error.kind() == io::ErrorKind::TimedOut => self.give_up(Trouble::Connect(error.to_string())),
+            _ if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::InvalidData) => {
+                self.give_up(Trouble::Connect(error.to_string()))
+            }
             _ => Trouble::Connect(error.to_string()),
         }
     }
