@@ -37,6 +37,7 @@ mod readme;
 mod recording;
 mod reload;
 mod rescue;
+mod secured;
 mod shell_server;
 mod support;
 mod tls;
