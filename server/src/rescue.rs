@@ -39,12 +39,15 @@ pub(crate) struct Rescue {
 }
 
 impl Rescue {
-    /// Watches over the runtime that this is called on. `accept` begins to accept on the runtime that it is called on, until
+    /// Watches over the runtime that this is called on. `let_go` is called when a spare is gone, for what still holds on to it. `accept` begins to accept on the runtime that it is called on, until
     /// what it returns is dropped.
-    pub(crate) fn watch(accept: impl Fn() -> JoinSet<()> + Send + 'static) -> Rescue {
+    pub(crate) fn watch(
+        accept: impl Fn() -> JoinSet<()> + Send + 'static,
+        let_go: impl Fn() + Send + 'static,
+    ) -> Rescue {
         let (until, dropped) = channel();
         let own = Pulse::of(Handle::current());
-        let watch = Watch { own, spares: Vec::new(), accept, exhausted: Seldom::default() };
+        let watch = Watch { own, spares: Vec::new(), accept, let_go, exhausted: Seldom::default() };
         let thread = thread::Builder::new().name("plugd-rescue".to_owned());
         if let Err(error) = thread.spawn(move || watch.run(&dropped)) {
             warn!(%error, "no thread to notice handlers that block theirs");
@@ -53,10 +56,11 @@ impl Rescue {
     }
 }
 
-struct Watch<A> {
+struct Watch<A, G> {
     own: Pulse,
     spares: Vec<Spare>,
     accept: A,
+    let_go: G,
     exhausted: Seldom,
 }
 
@@ -66,7 +70,7 @@ struct Spare {
     accepting: Option<JoinSet<()>>,
 }
 
-impl<A: Fn() -> JoinSet<()>> Watch<A> {
+impl<A: Fn() -> JoinSet<()>, G: Fn()> Watch<A, G> {
     fn run(mut self, dropped: &Receiver<()>) {
         while dropped.recv_timeout(self.pause()) == Err(RecvTimeoutError::Timeout) {
             if self.own.is_felt() {
@@ -118,6 +122,7 @@ impl<A: Fn() -> JoinSet<()>> Watch<A> {
             spare.accepting = None;
             if spare.pulse.is_felt() && spare.runtime.metrics().num_alive_tasks() == 0 {
                 self.spares.remove(index).runtime.shutdown_background();
+                (self.let_go)();
             }
         }
         if self.spares.is_empty() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use plugd_core::{Registry, StartError};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -18,7 +18,7 @@ use crate::config::{Config, Risk, ServerSettings};
 use crate::connection::{self, Shared};
 use crate::identity::Gate;
 use crate::layers::Layers;
-use crate::limits::{Places, Seldom};
+use crate::limits::{Full, Places, Seldom};
 use crate::listener::{Arrival, Listener};
 use crate::plugin::Plugins;
 use crate::process::Account;
@@ -204,12 +204,17 @@ impl Server {
         for listener in &listeners {
             accepting.spawn(accept(listener.clone(), shared.clone(), connections.clone()));
         }
-        let _rescue = Rescue::watch({
+        let accept_too = {
             let (shared, connections) = (shared.clone(), connections.clone());
             // The sockets are closed with the server, and not when the rescue has noticed its end.
             let listeners: Vec<Weak<Listener>> = listeners.iter().map(Arc::downgrade).collect();
             move || accept_again(&listeners, &shared, &connections)
-        });
+        };
+        let let_go_too = {
+            let connections = Arc::downgrade(&connections);
+            move || connections.upgrade().into_iter().for_each(|connections| let_go(&mut connections.tasks()))
+        };
+        let _rescue = Rescue::watch(accept_too, let_go_too);
         drop(listeners);
         tokio::select! {
             () = control.stopping.reached(Stage::Draining) => {}
@@ -280,24 +285,41 @@ impl Connections {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves a connection when there is room for it, turns it away when there is room for that, else drops it.
-    fn take(&self, shared: &Arc<Shared>, arrival: Arrival) {
+    /// Serves a connection when there is room for it; else gives it back, with what is full.
+    fn take(&self, shared: &Arc<Shared>, arrival: Arrival) -> Option<(Arrival, Full)> {
         let mut tasks = self.tasks();
-        while let Some(ended) = tasks.try_join_next() {
-            if let Err(error) = ended {
-                error!(%error, "connection failed");
+        let_go(&mut tasks);
+        match self.places.take(&arrival.caller) {
+            Ok(place) => {
+                connection::serve(&mut tasks, shared.clone(), arrival, place);
+                None
             }
+            Err(full) => Some((arrival, full)),
         }
-        let full = match self.places.take(&arrival.caller) {
-            Ok(place) => return connection::serve(&mut tasks, shared.clone(), arrival, place),
-            Err(full) => full,
-        };
+    }
+
+    /// Turns a connection away when there is room for that, else drops it.
+    fn turn_away(&self, shared: &Arc<Shared>, arrival: Arrival, full: Full) {
         if let Some(count) = self.refused[full as usize].count() {
             let (limit, allowed) = (full.reason(), self.places.allowed(full));
             warn!(peer = %arrival.caller, limit, allowed, count, "too many connections");
         }
         if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
-            tasks.spawn(connection::turn_away(shared.clone(), arrival.transport, self.places.refusal(full), permit));
+            self.tasks().spawn(connection::turn_away(
+                shared.clone(),
+                arrival.transport,
+                self.places.refusal(full),
+                permit,
+            ));
+        }
+    }
+}
+
+/// Lets go of connections that have ended, each of which holds on to the runtime that it was on.
+fn let_go(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.try_join_next() {
+        if let Err(error) = ended {
+            error!(%error, "connection failed");
         }
     }
 }
@@ -330,7 +352,13 @@ async fn accept(listener: Arc<Listener>, shared: Arc<Shared>, connections: Arc<C
         match listener.accept().await {
             Ok(arrival) => {
                 debug!(peer = %arrival.caller, "connection accepted");
-                connections.take(&shared, arrival);
+                let Some((arrival, _)) = connections.take(&shared, arrival) else { continue };
+                // Connections that have ended give their places back when their tasks get to it; only those that are
+                // really there count.
+                yield_now().await;
+                if let Some((arrival, full)) = connections.take(&shared, arrival) {
+                    connections.turn_away(&shared, arrival, full);
+                }
             }
             // The peer was gone before it was looked at; the next one may be waiting.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}

@@ -68,15 +68,11 @@ fn forget(peers: &mut HashMap<PeerKey, Failures>, now: Instant, penalty: Duratio
     if peers.len() < PEERS_MAX {
         return;
     }
-    let mut lasts: Vec<Instant> = peers.values().map(|failures| failures.last).collect();
-    let (_, median, _) = lasts.select_nth_unstable(PEERS_MAX / 2);
-    let median = *median;
-    let mut surplus = PEERS_MAX / 2;
-    peers.retain(|_, failures| {
-        let is_old = failures.last <= median && surplus > 0;
-        surplus -= usize::from(is_old);
-        !is_old
-    });
+    let mut lasts: Vec<(Instant, PeerKey)> = peers.iter().map(|(peer, failures)| (failures.last, *peer)).collect();
+    let (older, ..) = lasts.select_nth_unstable_by_key(PEERS_MAX / 2, |(last, _)| *last);
+    for (_, peer) in older {
+        peers.remove(peer);
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub(crate) use self::pace::{Pace, Slow};
 pub(crate) use self::peer::PeerKey;
-pub(crate) use self::places::{Place, Places};
+pub(crate) use self::places::{Full, Place, Places};
 pub(crate) use self::seldom::Seldom;
 
 /// The settings of these limits. All of them are finite.
