@@ -13,12 +13,12 @@ use plugd_core::wire::{HelloError, Knock, Open, OpenError, VERSION};
 use plugd_core::{CallEnd, Caller, Code, Origin, Principal, Status};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{Instrument, Level, Span, debug, field, info, info_span, warn};
+use tracing::{Level, Span, debug, field, info, info_span, warn};
 
 use crate::alarm::Alarm;
 use crate::audit::Record;
 use crate::config::ServerSettings;
-use crate::limits::{Pace, Place};
+use crate::limits::{Pacing, Place};
 use crate::plugin::Route;
 use crate::reload::Reloading;
 use crate::router::{Ask, Halves, Outcome, Passages, Router, Then, violated};
@@ -306,7 +306,11 @@ impl Session {
         let span = self.span();
         let mut record = Record::begin(&self.shared.settings.audit, &self.caller, (self.id, self.calls));
         let traces = Traces { span: &span, record: record.as_deref_mut() };
-        let mut outcome = self.answer(router, payload, recent, stopping, traces).instrument(span.clone()).await;
+        let mut outcome = {
+            // Polled where it is made: what goes into a wrapper is moved, for a twentieth of a short call.
+            let mut answer = pin!(self.answer(router, payload, recent, stopping, traces));
+            poll_fn(|cx| span.in_scope(|| answer.as_mut().poll(cx))).await
+        };
         if let Some(record) = record {
             record.end(&self.caller, &outcome.end.status, self.connection.traffic());
         }
@@ -360,8 +364,8 @@ impl Session {
             Err(outcome) => return refused(&mut self.connection, *outcome),
         };
         let (input, output, watch) = self.connection.begin();
-        let pace = Pace::new(&self.shared.settings.limits, &mut self.alarm);
-        let halves = Halves { input, output, watch, pace };
+        let pacing = Pacing { limits: &self.shared.settings.limits, alarm: &mut self.alarm };
+        let halves = Halves { input, output, watch, pacing };
         router.run(route, ask, passages, self.caller.clone(), halves, stopping).await
     }
 
