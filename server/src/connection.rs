@@ -370,6 +370,7 @@ impl Session {
     }
 
     /// Whether the call that ends is the connection's last.
+    #[inline]
     fn takes_no_more(&self) -> bool {
         let is_last = self.calls >= self.shared.settings.limits.calls_max.into();
         if is_last {
