@@ -7,11 +7,11 @@ use std::str::FromStr;
 /// The port of an address that names none: PLUG on a phone's keys.
 pub const PORT_DEFAULT: u16 = 7584;
 
-const ALLOWED: &str = "allowed: tcp://HOST:PORT, HOST:PORT, unix:/PATH";
+const ALLOWED: &str = "allowed: tls://HOST:PORT, tcp://HOST:PORT, HOST:PORT, unix:/PATH";
 
 /// Where a server listens.
 ///
-/// Read from `tcp://host:port`, `host:port`, `host`, `unix:/path` or `unix:///path`; written as the URL. An IPv6 address
+/// Read from `tls://host:port`, `tcp://host:port`, `host:port`, `host`, `unix:/path` or `unix:///path`; written as the URL. An IPv6 address
 /// stands in brackets.
 ///
 /// ```
@@ -27,6 +27,13 @@ pub enum ServerAddress {
     /// A TCP port.
     Tcp {
         /// A name or an address; IPv6 without its brackets.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// A TCP port, with TLS on the way to it.
+    Tls {
+        /// A name or an address, which the server's certificate is for; IPv6 without its brackets.
         host: String,
         /// The port.
         port: u16,
@@ -70,14 +77,16 @@ impl FromStr for ServerAddress {
         if let Some(path) = text.strip_prefix("unix:") {
             return parse_unix(path).map_err(|what| malformed(what, text));
         }
-        let authority = match text.split_once("://") {
-            None => text,
-            Some(("tcp", authority)) => authority,
+        let (is_tls, authority) = match text.split_once("://") {
+            None => (false, text),
+            Some(("tcp", authority)) => (false, authority),
+            Some(("tls", authority)) => (true, authority),
             Some((scheme, _)) => {
                 return Err(AddressError::Scheme { scheme: scheme.to_owned(), text: text.to_owned() });
             }
         };
-        parse_tcp(authority).map_err(|what| malformed(what, text))
+        let (host, port) = parse_tcp(authority).map_err(|what| malformed(what, text))?;
+        Ok(if is_tls { ServerAddress::Tls { host, port } } else { ServerAddress::Tcp { host, port } })
     }
 }
 
@@ -93,7 +102,7 @@ fn parse_unix(path: &str) -> Result<ServerAddress, &'static str> {
     Ok(ServerAddress::Unix(path.into()))
 }
 
-fn parse_tcp(authority: &str) -> Result<ServerAddress, &'static str> {
+fn parse_tcp(authority: &str) -> Result<(String, u16), &'static str> {
     let authority = authority.strip_suffix('/').unwrap_or(authority);
     let (host, port) = split_port(authority)?;
     if host.is_empty() {
@@ -106,7 +115,7 @@ fn parse_tcp(authority: &str) -> Result<ServerAddress, &'static str> {
         None => PORT_DEFAULT,
         Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or("no port from 1 to 65535")?,
     };
-    Ok(ServerAddress::Tcp { host: host.to_owned(), port })
+    Ok((host.to_owned(), port))
 }
 
 fn split_port(authority: &str) -> Result<(&str, Option<&str>), &'static str> {
@@ -130,6 +139,8 @@ impl fmt::Display for ServerAddress {
         match self {
             ServerAddress::Tcp { host, port } if host.contains(':') => write!(out, "tcp://[{host}]:{port}"),
             ServerAddress::Tcp { host, port } => write!(out, "tcp://{host}:{port}"),
+            ServerAddress::Tls { host, port } if host.contains(':') => write!(out, "tls://[{host}]:{port}"),
+            ServerAddress::Tls { host, port } => write!(out, "tls://{host}:{port}"),
             ServerAddress::Unix(path) => write!(out, "unix:{}", path.display()),
         }
     }
@@ -146,6 +157,8 @@ mod tests {
     #[case("tcp://host/", "tcp://host:7584")]
     #[case("host:1", "tcp://host:1")]
     #[case("host", "tcp://host:7584")]
+    #[case("tls://host", "tls://host:7584")]
+    #[case("tls://[::1]:80", "tls://[::1]:80")]
     #[case("[::1]:80", "tcp://[::1]:80")]
     #[case("tcp://[::1]", "tcp://[::1]:7584")]
     #[case("unix:/run/plugd.sock", "unix:/run/plugd.sock")]
@@ -155,7 +168,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case("tls://host:1", "scheme \"tls://\" not supported")]
+    #[case("tls://host:0", "no port from 1 to 65535")]
     #[case("http://host", "scheme \"http://\" not supported")]
     #[case("", "no host")]
     #[case("tcp://:5", "no host")]

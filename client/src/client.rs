@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::receiver::Source;
 use crate::recording::Tape;
 use crate::{
-    CallError, ClientError, Exchange, REPLY_LEN_MAX, Receiver, Recorder, Reply, Sender, ServerAddress, connect,
+    CallError, ClientError, Connector, Exchange, REPLY_LEN_MAX, Receiver, Recorder, Reply, Sender, ServerAddress, Token,
 };
 
 /// How long writing a CANCEL may take before the connection is reset instead.
@@ -28,43 +28,40 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to `address`, for at most ten seconds.
+    /// Connects to `address`, for at most ten seconds. A [`Connector`] knows other ways.
     ///
     /// # Errors
     ///
     /// [`ClientError::Connect`].
     pub async fn connect(address: &ServerAddress) -> Result<Client, ClientError> {
-        connect::connect(address, DATA_LEN_MAX_DEFAULT).await
-    }
-
-    /// Connects to `address` as [`connect`](Client::connect) does, and asks for DATA of at most `data_len_max` bytes,
-    /// which is 64 KiB to 16 MiB; otherwise it is 1 MiB. A message is no shorter for that: it comes in more pieces.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::Connect`].
-    pub async fn connect_accepting(address: &ServerAddress, data_len_max: u32) -> Result<Client, ClientError> {
-        connect::connect(address, data_len_max).await
-    }
-
-    /// Connects to a server that may not be up yet: tries again for `wait`, with pauses that grow from 10 ms to 500 ms.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::Connect`] of the last try.
-    pub async fn connect_with_wait(address: &ServerAddress, wait: Duration) -> Result<Client, ClientError> {
-        connect::connect_with_wait(address, wait, DATA_LEN_MAX_DEFAULT).await
+        Connector::new(address.clone()).connect().await
     }
 
     /// Speaks over a stream that is connected already.
     pub fn over<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S) -> Client {
         let (read, write) = tokio::io::split(Box::pin(stream));
-        Client::of(Box::new(read), Box::new(write), DATA_LEN_MAX_DEFAULT)
+        Client::of(Box::new(read), Box::new(write), DATA_LEN_MAX_DEFAULT, None)
     }
 
-    pub(crate) fn of(read: Box<dyn Source>, write: Box<dyn AsyncWrite + Send + Unpin>, data_len_max: u32) -> Client {
+    pub(crate) fn of(
+        read: Box<dyn Source>,
+        write: Box<dyn AsyncWrite + Send + Unpin>,
+        data_len_max: u32,
+        token: Option<Token>,
+    ) -> Client {
         let (told, heard) = watch::channel(Progress::new());
-        Client { sender: Sender::new(write, heard, data_len_max), receiver: Receiver::new(read, told) }
+        let mut client =
+            Client { sender: Sender::new(write, heard, data_len_max), receiver: Receiver::new(read, told) };
+        if let Some(token) = token {
+            client.authenticate(token);
+        }
+        client
+    }
+
+    /// Proves who calls with the next call that is opened, and so for all that follow it. Over whatever the client
+    /// speaks: a [`Connector`] knows where a token would go in clear text.
+    pub fn authenticate(&mut self, token: Token) {
+        self.sender.authenticate(token);
     }
 
     /// Stores each call on this connection from now on; see [`Recorder`]. Writing blocks the thread for as long as the file

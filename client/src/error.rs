@@ -23,6 +23,12 @@ pub enum ClientError {
         /// What the operating system says.
         source: io::Error,
     },
+    /// A token would go where others can read it; nothing was sent.
+    #[error("token not sent to {address} in clear text; allowed: tls://, unix:, and TCP to this machine itself")]
+    CleartextToken {
+        /// Where the server is.
+        address: ServerAddress,
+    },
     /// The connection broke before the end of the call arrived. Whether the call did its work is not known.
     #[error("connection lost before the end of the call")]
     Lost(#[source] io::Error),
@@ -47,6 +53,13 @@ pub enum ClientError {
         /// The bound, in bytes.
         allowed: usize,
     },
+}
+
+impl ClientError {
+    /// Whether a later try to connect may go better by itself: not where the two sides cannot come together.
+    pub(crate) fn is_passing_connect(&self) -> bool {
+        matches!(self, ClientError::Connect { source, .. } if source.kind() != io::ErrorKind::InvalidData)
+    }
 }
 
 impl From<HelloError> for ClientError {

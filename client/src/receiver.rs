@@ -182,7 +182,7 @@ impl Receiver {
                 return Ok(frame);
             }
             let filled = poll_fn(|cx| self.inbound.poll_fill(&mut *self.io, cx)).await;
-            if filled.map_err(ClientError::Lost)? == 0 {
+            if filled.map_err(lost)? == 0 {
                 return Err(ClientError::Lost(io::ErrorKind::UnexpectedEof.into()));
             }
         }
@@ -225,6 +225,11 @@ impl Receiver {
     pub(crate) fn abort(&self) {
         self.io.abort();
     }
+}
+
+/// A stream may know better than that the connection was lost.
+fn lost(error: io::Error) -> ClientError {
+    error.downcast().unwrap_or_else(ClientError::Lost)
 }
 
 fn object(payload: &[u8]) -> Result<Map<String, Value>, ClientError> {

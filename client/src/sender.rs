@@ -10,9 +10,9 @@ use plugd_core::wire::{DATA_LEN_MAX_DEFAULT, FrameHeader, HEADER_LEN_MAX, Hello,
 use tokio::io::AsyncWrite;
 use tokio::sync::watch;
 
-use crate::ClientError;
 use crate::progress::Progress;
 use crate::recording::Tape;
+use crate::{ClientError, Token};
 
 /// Output over this length is written before more is queued, in bytes; below it, frames leave together.
 const WRITE_AHEAD_MAX: usize = 64 << 10;
@@ -38,6 +38,8 @@ pub struct Sender {
     opened: u64,
     input: Input,
     tape: Option<Tape>,
+    /// What the next call proves.
+    token: Option<Token>,
 }
 
 /// What the latest call may still be sent.
@@ -56,11 +58,15 @@ impl Sender {
     ) -> Sender {
         let mut outbound = Outbound::new();
         outbound.push_raw(&Hello { data_len_max }.encode());
-        Sender { io, outbound, progress, opened: 0, input: Input::Cancelled, tape: None }
+        Sender { io, outbound, progress, opened: 0, input: Input::Cancelled, tape: None, token: None }
     }
 
     pub(crate) fn record(&mut self, tape: Tape) {
         self.tape = Some(tape);
+    }
+
+    pub(crate) fn authenticate(&mut self, token: Token) {
+        self.token = Some(token);
     }
 
     /// How many calls were opened on this connection.
@@ -82,7 +88,10 @@ impl Sender {
         if self.is_closed() {
             return Err(ClientError::Closed);
         }
-        let payload = request.encode();
+        let payload = match &self.token {
+            Some(token) if request.auth.is_none() => proving(request, token).encode(),
+            _ => request.encode(),
+        };
         if payload.len() > HEADER_LEN_MAX as usize {
             return Err(ClientError::HeaderTooLong { found: payload.len() });
         }
@@ -93,6 +102,7 @@ impl Sender {
             tape.open(request);
         }
         self.outbound.push(FrameHeader::new(Kind::Open, payload.len() as u32), payload.into());
+        self.token = None;
         self.opened += 1;
         self.input = Input::Open;
         self.flush_when_long().await
@@ -266,6 +276,11 @@ impl Sender {
     fn has_ended(&self) -> bool {
         self.progress.borrow().ended >= self.opened
     }
+}
+
+/// The request with what its caller proves itself with.
+fn proving<'r>(request: &Open<'r>, token: &Token) -> Open<'r> {
+    Open { auth: Some(token.auth()), ..request.clone() }
 }
 
 impl fmt::Debug for Sender {

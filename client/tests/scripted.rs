@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use plugd_client::{CallError, Client, ClientError, Code, Data, Open, ServerAddress, Status};
+use plugd_client::{CallError, Client, ClientError, Code, Connector, Data, Open, ServerAddress, Status, Token};
 use plugd_core::transport::Inbound;
 use plugd_core::wire::{
     DATA_LEN_MAX_DEFAULT, DATA_LEN_MAX_LEAST, End, Frame, FrameHeader, FrameLimits, HELLO_LEN, Hello, Kind,
@@ -390,8 +390,8 @@ async fn connecting_waits_for_a_server_that_comes_late() {
     assert!(matches!(error, ClientError::Connect { .. }), "{error:?}");
     // The first try is made, and fails, before the listener gets its turn.
     let late = async { tokio::net::UnixListener::bind(&path) };
-    let (client, listener): (_, io::Result<_>) =
-        tokio::join!(Client::connect_with_wait(&address, Duration::from_secs(5)), late);
+    let connector = Connector::new(address).wait(Duration::from_secs(5));
+    let (client, listener): (_, io::Result<_>) = tokio::join!(connector.connect(), late);
     listener.expect("a free path");
     client.expect("a connection");
 }
@@ -400,7 +400,38 @@ async fn connecting_waits_for_a_server_that_comes_late() {
 async fn waiting_ends_with_the_error_of_the_last_try() {
     let directory = tempfile::tempdir().expect("a directory");
     let address = ServerAddress::Unix(directory.path().join("socket"));
-    let error = bounded(Client::connect_with_wait(&address, Duration::from_millis(50))).await;
+    let connector = Connector::new(address).wait(Duration::from_millis(50));
+    let error = bounded(connector.connect()).await;
     let error = error.expect_err("nobody listens");
     assert!(matches!(&error, ClientError::Connect { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_token_goes_with_the_first_call_only() {
+    let peer = async |peer: &mut Peer| {
+        for expected in [Some("secret"), None] {
+            let open = peer.expect(Kind::Open).await;
+            let open = Open::decode(&open).expect("a good header");
+            assert_eq!(open.auth.map(|auth| auth.token).as_deref(), expected);
+            peer.expect(Kind::EndOfInput).await;
+            peer.end(Status::ok(), false).await;
+        }
+    };
+    play(peer, async |client: &mut Client| {
+        client.authenticate(Token::new("secret").expect("a token"));
+        for _ in 0..2 {
+            client.call(&Open::new("upper"), "").await.expect("a good end");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_goes_to_other_machines_only_by_tls() {
+    let token = Token::new("secret").expect("a token");
+    // An address that nobody has (RFC 5737): connecting would fail in another way, and late.
+    let connector = Connector::new("192.0.2.1:1".parse().expect("an address")).token(token);
+    let error = connector.connect().await.expect_err("a refusal");
+    assert!(matches!(error, ClientError::CleartextToken { .. }), "{error:?}");
+    assert!(!format!("{connector:?} {error} {error:?}").contains("secret"));
 }

@@ -9,16 +9,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use plugd_core::transport::{Connection, Departure, GreetError, Stream, Traffic};
-use plugd_core::wire::{HelloError, Knock, Open, OpenError, VERSION};
+use plugd_core::wire::{Auth, HelloError, Knock, Open, OpenError, VERSION};
 use plugd_core::{CallEnd, Caller, Code, Origin, Principal, Status};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{Level, Span, debug, field, info, info_span, warn};
 
 use crate::alarm::Alarm;
 use crate::audit::Record;
 use crate::config::ServerSettings;
+use crate::identity::{Gate, Identity, Refused};
 use crate::limits::{Pacing, Place};
+use crate::listener::{Arrival, Transport};
 use crate::plugin::Route;
 use crate::reload::Reloading;
 use crate::router::{Ask, Halves, Outcome, Passages, Router, Then, violated};
@@ -41,13 +44,52 @@ pub(crate) struct Shared {
     /// How many connections there have been; the next one's number in the log.
     pub(crate) connections: AtomicU64,
     pub(crate) reloading: Reloading,
+    pub(crate) gate: Gate,
 }
 
-/// Serves one connection from its first byte to its last.
-pub(crate) fn serve(
+/// Serves one connection from its first byte to its last, as one of `tasks`.
+pub(crate) fn serve(tasks: &mut JoinSet<()>, shared: Arc<Shared>, arrival: Arrival, place: Place) {
+    let Arrival { caller, is_private, transport } = arrival;
+    let connected = Instant::now();
+    let who = (caller, Identity::new(is_private));
+    match transport {
+        Transport::Ready(stream) => tasks.spawn(serve_stream(shared, stream, who, connected, place)),
+        transport => tasks.spawn(serve_tls(shared, transport, who, connected, place)),
+    };
+}
+
+/// Shakes hands within the time that a new connection has, and serves what comes of it.
+async fn serve_tls(
+    shared: Arc<Shared>,
+    transport: Transport,
+    who: (Caller, Identity),
+    connected: Instant,
+    place: Place,
+) {
+    let (mut caller, identity) = who;
+    let allowed = shared.settings.header_timeout;
+    let opened = tokio::select! {
+        opened = timeout_at(connected + allowed, transport.open()) => opened,
+        () = shared.stopping.reached(Stage::Draining) => return,
+    };
+    let (stream, names) = match opened {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(error)) => return info!(peer = %caller, %error, "no TLS connection came about"),
+        Err(_) => {
+            return info!(peer = %caller, "TLS handshake not whole within {}", humantime::format_duration(allowed));
+        }
+    };
+    if !names.is_empty() {
+        caller.principal = caller.principal.with_certificate_names(names);
+    }
+    serve_stream(shared, stream, (caller, identity), connected, place).await;
+}
+
+fn serve_stream(
     shared: Arc<Shared>,
     stream: Box<dyn Stream>,
-    caller: Caller,
+    (caller, identity): (Caller, Identity),
+    connected: Instant,
     place: Place,
 ) -> impl Future<Output = ()> + Send {
     // Made here and not within, where its parts would have their places twice in the memory of an idle connection.
@@ -55,8 +97,9 @@ pub(crate) fn serve(
         connection: Connection::new(stream, shared.settings.frame_limits)
             .with_empty_frames_max(shared.settings.limits.empty_frames_max),
         caller,
+        identity,
         id: shared.connections.fetch_add(1, Ordering::Relaxed),
-        connected: Instant::now(),
+        connected,
         calls: 0,
         alarm: Alarm::default(),
         has_last_words: true,
@@ -75,7 +118,8 @@ pub(crate) fn serve(
 }
 
 /// Tells a peer why the server has no room for it.
-pub(crate) async fn turn_away(shared: Arc<Shared>, stream: Box<dyn Stream>, why: Status, permit: OwnedSemaphorePermit) {
+pub(crate) async fn turn_away(shared: Arc<Shared>, transport: Transport, why: Status, permit: OwnedSemaphorePermit) {
+    let Ok(Ok((stream, _))) = timeout(LAST_WORDS_TIMEOUT, transport.open()).await else { return };
     let mut connection = Connection::new(stream, shared.settings.frame_limits);
     connection.say_hello();
     connection.say(&why.into());
@@ -87,6 +131,7 @@ struct Session {
     shared: Arc<Shared>,
     connection: Connection,
     caller: Caller,
+    identity: Identity,
     id: u64,
     /// The hello and the first opening header together have the header time from here.
     connected: Instant,
@@ -145,7 +190,7 @@ impl Session {
         let allowed = self.shared.settings.header_timeout;
         let peer = &self.caller;
         let greeted = tokio::select! {
-            greeted = timeout(allowed, self.connection.greet()) => greeted,
+            greeted = timeout_at(self.connected + allowed, self.connection.greet()) => greeted,
             () = self.shared.stopping.reached(Stage::Draining) => {
                 self.connection.say_hello();
                 self.take_leave(Leave::Draining);
@@ -352,10 +397,14 @@ impl Session {
             connection.begin_refused();
             outcome
         };
-        let (route, mut ask) = match ask(router, payload, &self.caller, recent, traces) {
+        let who = Who { caller: &mut self.caller, identity: &mut self.identity, gate: &self.shared.gate };
+        let (route, mut ask) = match ask(router, payload, who, recent, traces) {
             Ok(found) => found,
-            Err(status) => {
-                let outcome = Outcome { end: status.into(), then: Then::Continue, passages: Passages::default() };
+            Err(Refusal { status, then, delay }) => {
+                if !delay.is_zero() {
+                    sleep(delay).await;
+                }
+                let outcome = Outcome { end: status.into(), then, passages: Passages::default() };
                 return refused(&mut self.connection, outcome);
             }
         };
@@ -435,8 +484,49 @@ struct Traces<'t> {
 }
 
 impl Traces<'_> {
+    fn note(&mut self, open: &Open<'_>, route: Option<&Route>) {
+        if let Some(record) = &mut self.record {
+            record.note(open, route);
+        }
+    }
+
     fn are_off(&self) -> bool {
         self.record.is_none() && self.span.is_disabled()
+    }
+}
+
+/// Who a connection's caller is, and how that is found out.
+struct Who<'c> {
+    caller: &'c mut Caller,
+    identity: &'c mut Identity,
+    gate: &'c Gate,
+}
+
+impl Who<'_> {
+    /// Looks at what the call proves, before anything else of it is.
+    fn check(&mut self, router: &Router, auth: Option<&Auth>) -> Result<(), Refused> {
+        let (generation, plugins) = router.numbered_plugins();
+        self.identity.check(auth, self.caller, (generation, plugins.tokens()), self.gate)
+    }
+}
+
+/// Why a call does not come to its handler.
+struct Refusal {
+    status: Status,
+    then: Then,
+    /// How long the answer waits.
+    delay: Duration,
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Refusal {
+        Refusal { status, then: Then::Continue, delay: Duration::ZERO }
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(Refused { status, delay }: Refused) -> Refusal {
+        Refusal { status, then: Then::Close, delay }
     }
 }
 
@@ -444,14 +534,15 @@ impl Traces<'_> {
 fn ask<'r>(
     router: &Router,
     payload: &Bytes,
-    caller: &Caller,
+    mut who: Who<'_>,
     recent: &'r mut Option<Recent>,
-    traces: Traces<'_>,
-) -> Result<(&'r Route, Ask), Status> {
+    mut traces: Traces<'_>,
+) -> Result<(&'r Route, Ask), Refusal> {
     let generation = router.generation();
-    let principal = &caller.principal;
-    let holds =
-        traces.are_off() && recent.as_ref().is_some_and(|recent| recent.holds_for(payload, generation, principal));
+    let principal = &who.caller.principal;
+    let holds = traces.are_off()
+        && who.identity.is_fresh(generation)
+        && recent.as_ref().is_some_and(|recent| recent.holds_for(payload, generation, principal));
     let ask = match holds {
         true => Ask::default(),
         false => {
@@ -460,14 +551,15 @@ fn ask<'r>(
             let malformed = |error: OpenError| Status::invalid_argument("malformed-header", error.to_string());
             let open = Open::decode(payload).map_err(|error| malformed(error).with_origin(Origin::Server))?;
             traces.span.record("command", field::debug(&open.command));
-            let route = router.find(&open.command, caller);
-            if let Some(record) = traces.record {
-                record.note(&open, route.as_ref().ok());
+            traces.note(&open, None);
+            if !who.identity.is_settled(open.auth.as_ref()) {
+                who.check(router, open.auth.as_ref())?;
             }
-            let route = route?;
+            let route = router.find(&open.command, who.caller)?;
+            traces.note(&open, Some(&route));
             let ask = Ask::of(open);
             let header: &[u8] = if ask.is_bare() { payload } else { &[] };
-            *recent = Some(Recent::new(header, generation, route, principal.clone()));
+            *recent = Some(Recent::new(header, generation, route, who.caller.principal.clone()));
             ask
         }
     };

@@ -141,6 +141,7 @@ fn descriptor() -> Descriptor {
         .operation(Operation::new("describe", "describes one plugin with its arguments").args::<DescribeArgs>())
         .operation(Operation::new("metrics", "tells what the layers have counted").args::<MetricsArgs>())
         .operation(Operation::new("ping", "answers, and that is all"))
+        .operation(Operation::new("whoami", "tells who the caller is to the server"))
 }
 
 /// The arguments of `plugd.describe`.
@@ -228,6 +229,16 @@ impl Handler for Introspection {
             "metrics" => {
                 let args: MetricsArgs = call.args()?;
                 call.send(self.metrics(&args.format, call.caller())).await
+            }
+            "whoami" => {
+                let Caller { peer, principal, .. } = call.caller();
+                let known = json!({
+                    "peer": peer.to_string(),
+                    "uid": principal.uid(),
+                    "certificate_names": principal.certificate_names(),
+                    "token": principal.token(),
+                });
+                call.set_trailer(&known)
             }
             _ => Ok(()),
         }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use futures_util::FutureExt;
 use plugd_core::transport::{Interrupt, Violation, Watch};
 use plugd_core::wire::{End, FrameError, Open};
@@ -133,6 +133,11 @@ impl Router {
     pub(crate) fn replace(&self, plugins: Arc<Plugins>) {
         self.plugins.store(plugins);
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The number of the plugins that calls find now, and the plugins: never older than their number.
+    pub(crate) fn numbered_plugins(&self) -> (u64, Guard<Arc<Plugins>>) {
+        (self.generation(), self.plugins.load())
     }
 
     /// Another number as soon as other plugins are found.

@@ -1,12 +1,12 @@
 //! A server from bind to stop.
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use plugd_core::transport::Stream;
-use plugd_core::{Caller, Registry, StartError};
+use plugd_core::{Registry, StartError};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -14,17 +14,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::address::ListenAddress;
-use crate::config::Config;
+use crate::config::{Config, Risk, ServerSettings};
 use crate::connection::{self, Shared};
+use crate::identity::Gate;
 use crate::layers::Layers;
 use crate::limits::{Places, Seldom};
-use crate::listener::Listener;
+use crate::listener::{Arrival, Listener};
 use crate::plugin::Plugins;
 use crate::process::Account;
 use crate::reload::Reloading;
 use crate::rescue::Rescue;
 use crate::router::Router;
 use crate::stopping::{Stage, Stopping};
+use crate::tls::{Tls, TlsError};
 
 /// How long the accept loop rests after an error such as "too many open files", which only time mends.
 const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
@@ -47,6 +49,15 @@ pub enum BindError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// What an address needs for TLS is missing, or of no use.
+    #[error("cannot serve TLS at {address}")]
+    Tls {
+        /// The address.
+        address: ListenAddress,
+        /// Why.
+        #[source]
+        source: TlsError,
     },
     /// The process may not become the user and group of the settings.
     #[error("cannot become {account}; only root may")]
@@ -136,13 +147,19 @@ impl Server {
     ///
     /// [`BindError`]; nothing is left bound.
     pub async fn bind(config: Config, registry: Registry) -> Result<Server, BindError> {
-        let Config { server: settings, plugins, layers, fixed, base_dir, .. } = config;
+        let Config { server: settings, plugins, layers, tokens, fixed, base_dir, .. } = config;
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
+        let mut certificates = Vec::new();
         for address in &settings.listen {
             let refused = |source| BindError::Listen { address: address.clone(), source };
-            let listener =
-                Listener::bind(address, settings.congestion.as_deref(), settings.unix_mode).await.map_err(refused)?;
+            let tls = match address.is_tls() {
+                true => Some(Arc::new(load_tls(&settings, address, &base_dir)?)),
+                false => None,
+            };
+            let congestion = settings.congestion.as_deref();
+            certificates.extend(tls.clone());
+            let listener = Listener::bind(address, congestion, settings.unix_mode, tls).await.map_err(refused)?;
             addresses.push(listener.address().map_err(refused)?);
             listeners.push(Arc::new(listener));
         }
@@ -150,14 +167,17 @@ impl Server {
             become_account(account, &addresses)?;
         }
         let layers = Layers::build(layers, &base_dir).map_err(|(layer, source)| BindError::Layer { layer, source })?;
-        let plugins = Plugins::build(plugins, &registry, &base_dir, &layers, None)
+        let plugins = Plugins::build(plugins, &registry, &base_dir, &layers, tokens, None)
             .map_err(|(plugin, source)| BindError::Start { plugin, source })?;
         plugins.start();
         let stopping = Stopping::default();
         let router = Router::new(plugins, settings.grace);
-        let reloading = Reloading::new(registry, layers, fixed);
+        let reloading = Reloading::new(registry, layers, certificates, fixed);
         let connections = AtomicU64::new(1);
-        let shared = Arc::new(Shared { router, settings, stopping: stopping.clone(), connections, reloading });
+        let takes_cleartext = settings.accepted.contains(&Risk::CleartextTokens);
+        let gate = Gate::new(settings.token_failures_max, settings.token_penalty, takes_cleartext);
+        let stops = stopping.clone();
+        let shared = Arc::new(Shared { router, settings, stopping: stops, connections, reloading, gate });
         let control = Control { stopping, at_once: CancellationToken::new(), shared: Arc::downgrade(&shared) };
         Ok(Server { shared, listeners, addresses, control })
     }
@@ -216,6 +236,13 @@ impl Server {
     }
 }
 
+/// Reads what an address needs for TLS.
+pub(crate) fn load_tls(settings: &ServerSettings, address: &ListenAddress, base_dir: &Path) -> Result<Tls, BindError> {
+    let found = settings.tls.at(address).map_err(TlsError::Config);
+    let loaded = found.and_then(|found| Tls::load(found, base_dir));
+    loaded.map_err(|source| BindError::Tls { address: address.clone(), source })
+}
+
 /// Becomes another user, who also gets the unix sockets: only their owner may connect.
 fn become_account(account: &Account, addresses: &[ListenAddress]) -> Result<(), BindError> {
     let refused = |source| BindError::Account { account: account.to_string(), source };
@@ -254,23 +281,23 @@ impl Connections {
     }
 
     /// Serves a connection when there is room for it, turns it away when there is room for that, else drops it.
-    fn take(&self, shared: &Arc<Shared>, stream: Box<dyn Stream>, caller: Caller) {
+    fn take(&self, shared: &Arc<Shared>, arrival: Arrival) {
         let mut tasks = self.tasks();
         while let Some(ended) = tasks.try_join_next() {
             if let Err(error) = ended {
                 error!(%error, "connection failed");
             }
         }
-        let full = match self.places.take(&caller) {
-            Ok(place) => return drop(tasks.spawn(connection::serve(shared.clone(), stream, caller, place))),
+        let full = match self.places.take(&arrival.caller) {
+            Ok(place) => return connection::serve(&mut tasks, shared.clone(), arrival, place),
             Err(full) => full,
         };
         if let Some(count) = self.refused[full as usize].count() {
             let (limit, allowed) = (full.reason(), self.places.allowed(full));
-            warn!(peer = %caller, limit, allowed, count, "too many connections");
+            warn!(peer = %arrival.caller, limit, allowed, count, "too many connections");
         }
         if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
-            tasks.spawn(connection::turn_away(shared.clone(), stream, self.places.refusal(full), permit));
+            tasks.spawn(connection::turn_away(shared.clone(), arrival.transport, self.places.refusal(full), permit));
         }
     }
 }
@@ -301,9 +328,9 @@ fn accept_again(listeners: &[Weak<Listener>], shared: &Arc<Shared>, connections:
 async fn accept(listener: Arc<Listener>, shared: Arc<Shared>, connections: Arc<Connections>) {
     loop {
         match listener.accept().await {
-            Ok((stream, caller)) => {
-                debug!(peer = %caller, "connection accepted");
-                connections.take(&shared, stream, caller);
+            Ok(arrival) => {
+                debug!(peer = %arrival.caller, "connection accepted");
+                connections.take(&shared, arrival);
             }
             // The peer was gone before it was looked at; the next one may be waiting.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}

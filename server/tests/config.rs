@@ -58,7 +58,7 @@ fn the_built_in_configuration_touches_nothing() {
 #[case::duplicate_plugin("[plugins.echo]\n[plugins.echo]\n", "<text>:2:10: duplicate key")]
 #[case::unknown_section(
     "[plugin.echo]\n[plugins.echo]\n",
-    "<text>:1:2: unknown section \"plugin\"; did you mean \"plugins\"?; allowed: groups, layers, plugins, server"
+    "<text>:1:2: unknown section \"plugin\"; did you mean \"plugins\"?; allowed: groups, layers, plugins, server, tokens"
 )]
 #[case::unknown_key(
     "[plugins.echo]\nenabeld = false\n",
@@ -106,8 +106,8 @@ fn the_built_in_configuration_touches_nothing() {
 )]
 #[case::plugins_no_table("plugins = 3\n", "<text>:1:1: plugins is no table; write [plugins.NAME]")]
 #[case::scheme(
-    "[server]\nlisten = [\"tls://a:1\"]\n[plugins.echo]\n",
-    "<text>:2:11: server.listen.0: cannot listen on \"tls://a:1\": unsupported scheme; allowed: tcp://HOST:PORT, unix:/PATH"
+    "[server]\nlisten = [\"udp://a:1\"]\n[plugins.echo]\n",
+    "<text>:2:11: server.listen.0: cannot listen on \"udp://a:1\": unsupported scheme; allowed: tcp://HOST:PORT, tls://HOST:PORT, unix:/PATH"
 )]
 #[case::nowhere("[server]\nlisten = []\n[plugins.echo]\n", "<text>:2:1: server.listen: no address to listen on")]
 #[case::zero_is_not_endless(

@@ -38,7 +38,7 @@ pub(crate) fn of_failure(failure: &Failure) -> u8 {
 
 fn of_client_error(error: &ClientError) -> u8 {
     match error {
-        ClientError::Address(_) | ClientError::HeaderTooLong { .. } => USAGE,
+        ClientError::Address(_) | ClientError::HeaderTooLong { .. } | ClientError::CleartextToken { .. } => USAGE,
         ClientError::Connect { .. } => CONNECT,
         ClientError::ReplyTooLong { .. } => LOCAL,
         _ => LOST,

@@ -58,7 +58,9 @@ impl Failure {
         match self {
             Failure::Usage(_) => "usage",
             Failure::Client(ClientError::Connect { .. }) => "connect",
-            Failure::Client(ClientError::Address(_) | ClientError::HeaderTooLong { .. }) => "usage",
+            Failure::Client(
+                ClientError::Address(_) | ClientError::HeaderTooLong { .. } | ClientError::CleartextToken { .. },
+            ) => "usage",
             Failure::Client(ClientError::Lost(_) | ClientError::Closed) => "lost",
             Failure::Client(ClientError::ReplyTooLong { .. }) => "limit",
             Failure::Client(_) => "protocol",

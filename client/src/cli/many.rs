@@ -15,6 +15,7 @@ use super::exit;
 use super::failure::Failure;
 use super::options::Options;
 use super::output;
+use super::server::Server;
 use super::session::Session;
 use super::signals::Signals;
 use super::terminal::RawMode;
@@ -56,9 +57,9 @@ impl<'o> Run<'o> {
     }
 
     async fn to_the_end(&self, mut signals: Signals) -> u8 {
-        let servers = stream::iter(&self.options.servers).map(|server| self.on(server));
+        let servers = stream::iter(&self.options.reached).map(|server| self.on(server));
         let mut servers = pin!(servers.buffer_unordered(self.task.parallel));
-        let mut results = Vec::with_capacity(self.options.servers.len());
+        let mut results = Vec::with_capacity(self.options.reached.len());
         loop {
             tokio::select! {
                 result = servers.next() => match result {
@@ -76,11 +77,11 @@ impl<'o> Run<'o> {
     }
 
     fn is_several(&self) -> bool {
-        self.options.servers.len() > 1
+        self.options.reached.len() > 1
     }
 
-    async fn on(&self, server: &ServerAddress) -> Verdict {
-        let name = short(server);
+    async fn on(&self, server: &Server) -> Verdict {
+        let name = short(server.address());
         let mut show = Show::new(&self.streams, self.task.form, self.task.asked, name.clone(), self.is_several());
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
@@ -103,7 +104,7 @@ impl<'o> Run<'o> {
                 exit = if exit == exit::OK { code } else { exit };
             }
         }
-        self.report(server, &ending);
+        self.report(server.address(), &ending);
         let line = line(&ending, &result);
         if !self.is_several() {
             self.say(&ending, &result, line.as_deref());
@@ -111,12 +112,7 @@ impl<'o> Run<'o> {
         Verdict { exit, line: format!("{name}: {}", line.as_deref().unwrap_or(ending.word)) }
     }
 
-    async fn attempt(
-        &self,
-        server: &ServerAddress,
-        show: &mut Show<'_>,
-        signals: &mut Signals,
-    ) -> Result<Reply, Failure> {
+    async fn attempt(&self, server: &Server, show: &mut Show<'_>, signals: &mut Signals) -> Result<Reply, Failure> {
         if let Some(signal) = self.stopped.get() {
             return Err(Failure::Signal(signal));
         }

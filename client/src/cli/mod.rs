@@ -23,11 +23,13 @@ mod many;
 mod options;
 mod output;
 mod ping;
+mod server;
 mod session;
 mod signals;
 mod stream;
 mod terminal;
 mod text;
+mod whoami;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -89,14 +91,14 @@ async fn run_line(line: &[OsString]) -> u8 {
     match Options::read(line) {
         Ok(options) => run(options).await,
         Err(error) => match lenient::read(line, error) {
-            Ok(partly) => run_explained(line, &partly).await,
+            Ok(mut partly) => run_explained(line, &mut partly).await,
             Err(error) => refuse(&error),
         },
     }
 }
 
 /// Runs a line that holds flags which only the server knows.
-async fn run_explained(line: &[OsString], partly: &Partly) -> u8 {
+async fn run_explained(line: &[OsString], partly: &mut Partly) -> u8 {
     match flags::explain(line, partly).await {
         Ok(Explained::Options(options)) => run(*options).await,
         Ok(Explained::Help(answer)) => report(&partly.options, &Ok(*answer)).await,
@@ -109,7 +111,8 @@ async fn run(mut options: Options) -> u8 {
     if let Verb::Completion(completion) = &options.verb {
         return completion.print();
     }
-    match options.open_record() {
+    let ready = options.find_servers().and_then(|()| options.open_record());
+    match ready {
         Ok(()) => told_of_records(&options, run_checked(&options).await),
         Err(failure) => report(&options, &Err(failure)).await,
     }
@@ -147,7 +150,7 @@ async fn run_verb(options: &Options) -> u8 {
 async fn answer(options: &Options, signals: &mut Signals) -> Result<Answer, Failure> {
     options.check()?;
     let mut session = tokio::select! {
-        session = Session::connect(options, &options.server) => session?,
+        session = Session::connect(options, options.server()?) => session?,
         signal = signals.next() => return Err(Failure::Signal(signal)),
     };
     let result = tokio::select! {

@@ -13,6 +13,7 @@ use super::completion::Completion;
 use super::exec::options::{Attach, Exec, Kill, Logs, Sh, Shown};
 use super::failure::Failure;
 use super::files::options::FileVerb;
+use super::server::{Means, Server};
 use super::text::one_line;
 use super::{bench, call, exec, files};
 use crate::{Recorder, ServerAddress};
@@ -72,14 +73,14 @@ before stands in for it.";
 #[derive(Debug, Parser)]
 #[command(name = "plug", version, after_long_help = AFTER_HELP, after_help = "See --help for exit codes and --json.")]
 pub(crate) struct Options {
-    /// The server: tcp://HOST:PORT, HOST:PORT or unix:/PATH; exec, logs and call take several, one -s each or with commas
+    /// The server: tls://HOST:PORT, tcp://HOST:PORT, HOST:PORT or unix:/PATH; exec, logs and call take several, one -s each or with commas
     #[arg(short = 's', long = "server", env = "PLUG_SERVER", value_name = "URL", global = true, value_delimiter = ',',
           default_values_t = [ServerAddress::default()])]
     pub(crate) servers: Vec<ServerAddress>,
 
-    /// The first of the servers, the only one for most verbs.
+    /// The servers, and how each is reached, once that is found out.
     #[arg(skip)]
-    pub(crate) server: ServerAddress,
+    pub(crate) reached: Vec<Server>,
 
     /// The time that the call may take once connected, such as 500ms, 30s or 5m; the server is told. For bench, each call
     #[arg(long, value_name = "TIME", global = true, value_parser = parse_timeout)]
@@ -105,6 +106,9 @@ pub(crate) struct Options {
     #[arg(skip)]
     pub(crate) recorder: Option<Recorder>,
 
+    #[command(flatten)]
+    pub(crate) means: Means,
+
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -117,6 +121,8 @@ pub(crate) enum Verb {
     Describe(Describe),
     /// Ask the server for a sign of life
     Ping,
+    /// Tell who this caller is to the server: address, uid, names in its certificate, token
+    Whoami,
     /// Call any command, with data from stdin unless told otherwise
     #[command(after_help = CALL_AFTER_HELP)]
     Call(Call),
@@ -198,11 +204,22 @@ impl Options {
 
     /// Reads a command line that was taken apart.
     pub(crate) fn of_matches(matches: &ArgMatches) -> Result<Options, clap::Error> {
-        let mut options = Options::from_arg_matches(matches).map_err(|error| error.format(&mut Options::command()))?;
-        if let Some(first) = options.servers.first() {
-            options.server = first.clone();
-        }
-        Ok(options)
+        Options::from_arg_matches(matches).map_err(|error| error.format(&mut Options::command()))
+    }
+
+    /// Finds out how the servers are reached, for which files with secrets are read.
+    pub(crate) fn find_servers(&mut self) -> Result<(), Failure> {
+        self.means.check(&self.servers)?;
+        let server = |address: &ServerAddress| {
+            Ok(Server { connector: self.means.connector(address)?, timeout: self.timeout, wait: self.wait })
+        };
+        self.reached = self.servers.iter().map(server).collect::<Result<_, Failure>>()?;
+        Ok(())
+    }
+
+    /// The first of the servers, the only one for most verbs.
+    pub(crate) fn server(&self) -> Result<&Server, Failure> {
+        self.reached.first().ok_or_else(|| Failure::Usage("no server given; see -s".to_owned()))
     }
 
     /// Opens the file that `--record` names.
@@ -272,14 +289,13 @@ mod tests {
         let options = Options::read(["plug", "-s", "a", "-s", "b,c:1", "exec", "true"]).expect("a command line");
         let servers: Vec<String> = options.servers.iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["tcp://a:7584", "tcp://b:7584", "tcp://c:1"]);
-        assert_eq!(options.server.to_string(), "tcp://a:7584");
         let behind = Options::read(["plug", "exec", "-s", "a", "-s", "b", "--", "true"]).expect("a command line");
         assert_eq!(behind.servers.len(), 2);
     }
 
     #[test]
     fn a_bad_server_is_refused_by_naming_what_is_allowed() {
-        let error = Options::read(["plug", "-s", "tls://x", "list"]).expect_err("not supported");
+        let error = Options::read(["plug", "-s", "ssl://x", "list"]).expect_err("not supported");
         assert!(error.to_string().contains("not supported"), "{error}");
     }
 }

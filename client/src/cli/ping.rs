@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::session::Session;
 
 pub(crate) async fn run(session: &mut Session<'_>) -> Result<Answer, Failure> {
-    let server = session.options().server.to_string();
+    let server = session.server().address().to_string();
     let started = Instant::now();
     let reply = session.call("plugd.ping", Map::new()).await?;
     let elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;

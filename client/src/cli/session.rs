@@ -10,8 +10,9 @@ use super::answer::Answer;
 use super::failure::Failure;
 use super::files::{self, Leftovers};
 use super::options::{Options, Verb};
-use super::{bench, call, describe, directory, jobs, list, ping};
-use crate::{Client, ClientError, Exchange, Open, REPLY_LEN_MAX, Reply, ServerAddress, Status};
+use super::server::Server;
+use super::{bench, call, describe, directory, jobs, list, ping, whoami};
+use crate::{Client, ClientError, Exchange, Open, REPLY_LEN_MAX, Reply, Status};
 
 /// How much longer than its deadline a call is waited for: the server's own word on it is worth more than ours.
 pub(crate) const DEADLINE_SLACK: Duration = Duration::from_millis(500);
@@ -25,30 +26,40 @@ pub(crate) struct Session<'o> {
     /// Handed over to verbs that make connections of their own.
     client: Option<Client>,
     options: &'o Options,
+    server: &'o Server,
     started: Instant,
     leftovers: Leftovers,
 }
 
 impl<'o> Session<'o> {
-    pub(crate) async fn connect(options: &'o Options, server: &ServerAddress) -> Result<Session<'o>, Failure> {
-        let mut client = match options.wait {
-            None if matches!(options.verb, Verb::Files(_)) => files::connect(server, None).await?,
-            None => Client::connect(server).await?,
-            Some(wait) => Client::connect_with_wait(server, wait).await?,
+    pub(crate) async fn connect(options: &'o Options, server: &'o Server) -> Result<Session<'o>, Failure> {
+        let connector = match options.verb {
+            Verb::Files(_) => files::connector(server),
+            _ => server.connector.clone(),
         };
+        let mut client = connector.wait(server.wait.unwrap_or_default()).connect().await?;
         if let Some(recorder) = &options.recorder {
             client.record(recorder);
         }
-        Ok(Session { client: Some(client), options, started: Instant::now(), leftovers: Leftovers::default() })
+        Ok(Session { client: Some(client), options, server, started: Instant::now(), leftovers: Leftovers::default() })
     }
 
     pub(crate) fn options(&self) -> &'o Options {
         self.options
     }
 
+    pub(crate) fn server(&self) -> &'o Server {
+        self.server
+    }
+
+    /// The time that a call may take.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.server.timeout
+    }
+
     /// When the time that `--timeout` allows is over.
     pub(crate) fn until(&self) -> Option<Instant> {
-        self.options.timeout.map(|timeout| self.started + timeout)
+        self.server.timeout.map(|timeout| self.started + timeout)
     }
 
     /// Partial files that the verb has begun and not finished.
@@ -64,7 +75,8 @@ impl<'o> Session<'o> {
     /// Connects again where the connection is of no more use.
     pub(crate) async fn reconnect_if_closed(&mut self) -> Result<(), Failure> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
-            self.client = Some(files::connect(&self.options.server, self.options.recorder.as_ref()).await?);
+            let connector = files::connector(self.server);
+            self.client = Some(files::connect(&connector, self.options.recorder.as_ref()).await?);
         }
         Ok(())
     }
@@ -80,7 +92,7 @@ impl<'o> Session<'o> {
 
     /// The time that `--timeout` allows.
     pub(crate) fn limit(&self) -> Limit {
-        Limit { started: self.started, timeout: self.options.timeout }
+        Limit { started: self.started, timeout: self.server.timeout }
     }
 
     async fn run_verb(&mut self, verb: &Verb) -> Result<Answer, Failure> {
@@ -88,6 +100,7 @@ impl<'o> Session<'o> {
             Verb::List => list::run(self).await,
             Verb::Describe(options) => describe::run(self, options).await,
             Verb::Ping => ping::run(self).await,
+            Verb::Whoami => whoami::run(self).await,
             Verb::Call(options) => call::run(self, options).await,
             Verb::Files(verb) => files::run(self, verb).await,
             Verb::Jobs => jobs::list(self).await,
@@ -113,7 +126,7 @@ impl<'o> Session<'o> {
         if !args.is_empty() {
             open.args = Some(serde_json::value::to_raw_value(args).expect("a JSON value always serialises"));
         }
-        if let Some(timeout) = self.options.timeout {
+        if let Some(timeout) = self.server.timeout {
             let left = timeout.saturating_sub(self.started.elapsed());
             // Rounded up, so that the server speaks of the time that was asked for.
             open.deadline_ms = Some(left.as_nanos().div_ceil(1_000_000) as u64);

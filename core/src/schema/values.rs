@@ -322,8 +322,8 @@ mod tests {
     )]
     #[case::alternatives(json!({"anyOf": [{"type": "string"}, {"type": "boolean"}]}), json!(1), "1; allowed: a string, or true, false")]
     #[case::optional(json!({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}), json!(0), "0; allowed: an integer, at least 1")]
-    #[case::marked_secret(json!({"type": "integer", "x-secret": true}), json!("s3cret"), "a text of 6 characters; allowed: an integer")]
     #[case::secret(json!({"type": "string", "writeOnly": true, "minLength": 9}), json!("s3cret"), "a text of 6 characters; allowed: a string of at least 9 characters")]
+    #[case::marked_secret(json!({"type": "integer", "x-secret": true}), json!("s3cret"), "a text of 6 characters; allowed: an integer")]
     fn what_is_wrong_is_found_and_what_is_allowed_said(
         #[case] schema: Value,
         #[case] value: Value,

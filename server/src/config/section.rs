@@ -20,6 +20,7 @@ use crate::address::{DEFAULT_PORT, ListenAddress};
 use crate::layers::LimitsSettings;
 use crate::limits::ConnectionLimits;
 use crate::process::Account;
+use crate::tls::{TlsSection, TlsTable};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
@@ -51,6 +52,8 @@ pub enum AuditTarget {
 pub(super) struct ServerSection {
     /// Where to listen.
     listen: Vec<String>,
+    /// What `tls://` addresses show and take.
+    tls: TlsSection,
     /// What stands around every plugin, the outermost first.
     pub(super) layers: Vec<String>,
     /// How many connections may be open at once.
@@ -75,6 +78,13 @@ pub(super) struct ServerSection {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "plugd_core::schema::TimeSpan")]
     body_rate_grace: Duration,
+    /// How many wrong tokens from one address, or of one user over unix sockets, are answered.
+    #[schemars(range(min = 1, max = 1_000))]
+    token_failures_max: u32,
+    /// How long no token is taken from there after the last of them.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
+    token_penalty: Duration,
     /// How long a caller may read nothing of what waits for it.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "plugd_core::schema::TimeSpan")]
@@ -130,6 +140,7 @@ impl Default for ServerSection {
     fn default() -> ServerSection {
         ServerSection {
             listen: vec![format!("tcp://127.0.0.1:{DEFAULT_PORT}")],
+            tls: TlsSection::default(),
             layers: Vec::new(),
             connections_max: 1024,
             connections_per_address_max: 128,
@@ -139,6 +150,8 @@ impl Default for ServerSection {
             body_rate_min: ByteSize::kib(1),
             body_rate_grace: Duration::from_secs(30),
             write_timeout: Duration::from_secs(60),
+            token_failures_max: 10,
+            token_penalty: Duration::from_secs(60),
             frame_max: ByteSize(DATA_LEN_MAX_DEFAULT.into()),
             header_max: ByteSize(HEADER_LEN_MAX.into()),
             header_timeout: Duration::from_secs(10),
@@ -197,6 +210,12 @@ pub struct ServerSettings {
     pub log_format: LogFormat,
     /// Where the lines of the audit go. The program reads it, as it does `log`.
     pub audit: AuditTarget,
+    /// What `tls://` addresses show and take.
+    pub(crate) tls: TlsTable,
+    /// How many wrong tokens from one peer are answered.
+    pub(crate) token_failures_max: u32,
+    /// How long no token is taken from that peer then.
+    pub(crate) token_penalty: Duration,
     /// What a connection may use.
     pub(crate) limits: ConnectionLimits,
     /// The permissions of unix sockets.
@@ -210,8 +229,10 @@ impl ServerSection {
     pub(super) fn check(self) -> Result<ServerSettings, Vec<SettingError>> {
         let second = Duration::from_secs(1);
         let mut checks = Checks::default();
+        let listen = checks.listen(&self.listen);
         let settings = ServerSettings {
-            listen: checks.listen(&self.listen),
+            tls: checks.tls(self.tls.clone(), &listen),
+            listen,
             connections_max: checks.within("connections_max", self.connections_max, 1..=100_000),
             frame_limits: FrameLimits {
                 data_len_max: checks.size("frame_max", self.frame_max, DATA_LEN_MAX_LEAST..=DATA_LEN_MAX),
@@ -229,6 +250,8 @@ impl ServerSection {
             log_format: self.log_format,
             audit: checks.audit(&self.audit),
             limits: checks.limits(&self),
+            token_failures_max: checks.within("token_failures_max", self.token_failures_max, 1..=1_000),
+            token_penalty: checks.time("token_penalty", self.token_penalty, second..=86_400 * second),
             unix_mode: checks.unix_mode(&self.unix_mode),
             accepted: checks.accepted(&self.insecure, &Risk::OF_SERVER),
         };
@@ -290,6 +313,12 @@ impl Checks {
             }
         }
         addresses
+    }
+
+    fn tls(&mut self, section: TlsSection, listen: &[ListenAddress]) -> TlsTable {
+        let (table, errors) = section.check(listen);
+        self.0.extend(errors);
+        table
     }
 
     fn audit(&mut self, text: &str) -> AuditTarget {

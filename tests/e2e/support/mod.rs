@@ -12,6 +12,7 @@ pub(crate) mod raw;
 pub(crate) mod server;
 pub(crate) mod teletype;
 pub(crate) mod terminal;
+pub(crate) mod tls;
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use plugd_core::wire::{HELLO_LEN, Hello};
+use plugd_core::wire::{End, FRAME_HEADER_LEN, FrameHeader, FrameLimits, HELLO_LEN, Hello, Kind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::socket::{Socket, Target, descriptor_limit};
 use super::tally::Trouble;
 use super::timer::Timer;
+use super::work::Work;
 
 /// How many connections are being made at once: a server's backlog is finite.
 const CONNECTING_MAX: usize = 64;
@@ -44,19 +45,19 @@ impl Gate {
         self.connect_now().await
     }
 
-    /// Connects, says `opening` and hears the server's hello, which may take as long as `patience`.
+    /// Connects, says how the work opens and hears the server's hello, which may take as long as `patience`.
     ///
     /// With it comes a timer where one is needed, so that a connection is made only where both can be.
     pub(crate) async fn greet(
         &self,
-        opening: &[u8],
+        work: &Work,
         patience: Duration,
         needs_timer: bool,
     ) -> Result<(Socket, Option<Timer>), Trouble> {
         let _turn = self.connecting.acquire().await;
         let timer = needs_timer.then(|| self.timer()).transpose()?;
         let mut socket = self.connect_now().await?;
-        let greeted = timeout(patience, exchange_hellos(&mut socket, opening)).await;
+        let greeted = timeout(patience, open(&mut socket, work)).await;
         match greeted.unwrap_or_else(|_| Err(self.give_up(Trouble::Stalled(patience)))) {
             Ok(()) => Ok((socket, timer)),
             Err(trouble) => {
@@ -100,7 +101,9 @@ impl Gate {
                 )))
             }
             Some(Errno::ENFILE) => self.give_up(Trouble::Connect(format!("{error}; {connections} open"))),
-            _ if error.kind() == io::ErrorKind::TimedOut => self.give_up(Trouble::Connect(error.to_string())),
+            _ if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::InvalidData) => {
+                self.give_up(Trouble::Connect(error.to_string()))
+            }
             _ => Trouble::Connect(error.to_string()),
         }
     }
@@ -116,10 +119,28 @@ fn late() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit}"))
 }
 
-async fn exchange_hellos(socket: &mut Socket, opening: &[u8]) -> Result<(), Trouble> {
+async fn open(socket: &mut Socket, work: &Work) -> Result<(), Trouble> {
     // A server that closed already may have said why: reading tells.
-    let _ = socket.write_all(opening).await;
+    let _ = socket.write_all(&work.opening).await;
+    let _ = socket.flush().await;
     let mut hello = [0; HELLO_LEN];
     socket.read_exact(&mut hello).await.map_err(|error| Trouble::lost(&error))?;
-    Hello::decode(&hello).map(drop).map_err(|error| Trouble::protocol(&error.into()))
+    Hello::decode(&hello).map_err(|error| Trouble::protocol(&error.into()))?;
+    if work.is_proving { read_end(socket).await } else { Ok(()) }
+}
+
+/// Reads up to the end of the call that proves who asks.
+async fn read_end(socket: &mut Socket) -> Result<(), Trouble> {
+    loop {
+        let mut header = [0; FRAME_HEADER_LEN];
+        socket.read_exact(&mut header).await.map_err(|error| Trouble::lost(&error))?;
+        let header = FrameHeader::decode(header, FrameLimits::default());
+        let header = header.map_err(|error| Trouble::protocol(&error.into()))?;
+        let mut payload = vec![0; header.payload_len as usize];
+        socket.read_exact(&mut payload).await.map_err(|error| Trouble::lost(&error))?;
+        if header.kind == Kind::End {
+            let status = End::decode(&payload).map_err(|error| Trouble::protocol(&error.into()))?.status;
+            return if status.is_ok() { Ok(()) } else { Err(Trouble::of_status(&status)) };
+        }
+    }
 }

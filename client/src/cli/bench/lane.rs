@@ -226,6 +226,8 @@ impl<'l> Lane<'l> {
                 }
             }
         }
+        // TLS holds back what the socket did not take; where that fails, reading tells.
+        let _ = Pin::new(&mut self.socket).poll_flush(cx);
     }
 
     /// Reads once, and judges the answers that this completes.
@@ -280,6 +282,7 @@ impl<'l> Lane<'l> {
         let ended = async {
             // Where this fails, reading tells why.
             let _ = self.socket.write_all(&self.load.work().closing).await;
+            let _ = self.socket.flush().await;
             loop {
                 match self.answers.ended() {
                     Some(status) if status.is_ok() => return Ok(()),
@@ -346,7 +349,7 @@ mod tests {
             theirs
         });
         let quota = Quota::new(1);
-        let mut lane = Lane::new(&load, Either::Right(ours), Source::Quota(&quota));
+        let mut lane = Lane::new(&load, Either::Right(Either::Left(ours)), Source::Quota(&quota));
         assert_eq!((lane.run().await, lane.begun(), lane.in_flight()), (Ok(()), 1, 0));
         peer.await.expect("no panic");
     }

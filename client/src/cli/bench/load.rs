@@ -169,7 +169,7 @@ async fn connect_all(plan: &Arc<Plan>, share: Range<u32>) -> io::Result<(Vec<Sea
     for index in share {
         let plan = plan.clone();
         greetings.spawn(async move {
-            let greeting = plan.gate.greet(&plan.work.opening, plan.patience.quiet, plan.rate.is_some());
+            let greeting = plan.gate.greet(&plan.work, plan.patience.quiet, plan.rate.is_some());
             greeting.await.map(|(socket, timer)| Seat { index, socket, timer })
         });
     }

@@ -30,7 +30,7 @@ use stall::Patience;
 use work::{Mode, Work};
 
 pub(crate) async fn run(session: &mut Session<'_>, options: &Bench) -> Result<Answer, Failure> {
-    let server = &session.options().server;
+    let server = session.server();
     let work = Work::prepare(session, options).await?;
     // The load has the server to itself.
     drop(session.take_client());
@@ -39,14 +39,14 @@ pub(crate) async fn run(session: &mut Session<'_>, options: &Bench) -> Result<An
     let due = rate.zip(duration).map(|(rate, duration)| rate.count_within(duration));
     let requests = options.requests.or(due);
     let plan = Arc::new(Plan {
-        gate: Gate::new(Target::find(server).await?),
+        gate: Gate::new(Target::find(&server.connector).await?),
         connections: options.connections,
         pipeline: if work.mode == Mode::Idle { 1 } else { options.pipeline },
         rate,
         duration,
         requests,
         quota: Quota::new(requests.unwrap_or(u64::MAX)),
-        patience: Patience::new(session.options().timeout),
+        patience: Patience::new(session.timeout()),
         threads: options.threads.min(options.connections),
         work,
     });
@@ -54,10 +54,10 @@ pub(crate) async fn run(session: &mut Session<'_>, options: &Bench) -> Result<An
     let loading = plan.clone();
     let loaded = tokio::task::spawn_blocking(move || load::run(&loading)).await.map_err(io::Error::other);
     let (tally, elapsed) = loaded.and_then(|loaded| loaded).map_err(|error| Failure::io("cannot make load", error))?;
-    let report = Report { server: server.to_string(), options, plan: &plan, tally: &tally, elapsed };
+    let report = Report { server: server.address().to_string(), options, plan: &plan, tally: &tally, elapsed };
     let failure = tally.worst().map(|worst| {
         let (failed, all) = (tally.failed(), tally.failed() + tally.right);
-        worst.failure(server, format!("{failed} of {all} failed, most of them: {}", worst.name()))
+        worst.failure(server.address(), format!("{failed} of {all} failed, most of them: {}", worst.name()))
     });
     Ok(Answer {
         data: Some(report.json()),

@@ -5,31 +5,33 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_util::either::Either;
 
 use crate::cli::failure::Failure;
-use crate::{ClientError, ServerAddress};
+use crate::tls::TlsSocket;
+use crate::{ClientError, Connector, ServerAddress};
 
-pub(crate) type Socket = Either<TcpStream, UnixStream>;
+pub(crate) type Socket = Either<TcpStream, Either<UnixStream, Box<TlsSocket>>>;
 
 /// Where to connect, its name looked up once.
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
     Tcp(SocketAddr),
+    /// The host whose certificate is expected there.
+    Tls(SocketAddr, String, Box<Connector>),
     Unix(PathBuf),
 }
 
 impl Target {
-    pub(crate) async fn find(address: &ServerAddress) -> Result<Target, Failure> {
-        let fail = |source| ClientError::Connect { address: address.clone(), source };
-        match address {
+    pub(crate) async fn find(connector: &Connector) -> Result<Target, Failure> {
+        match connector.address() {
             ServerAddress::Unix(path) => Ok(Target::Unix(path.clone())),
-            ServerAddress::Tcp { host, port } => {
-                let mut found = lookup_host((host.as_str(), *port)).await.map_err(fail)?;
-                let none = || fail(io::Error::other("the name has no address")).into();
-                found.next().map(Target::Tcp).ok_or_else(none)
+            ServerAddress::Tls { host, port } => {
+                let address = connector.look_up(host, *port).await?[0];
+                Ok(Target::Tls(address, host.clone(), Box::new(connector.clone())))
             }
+            ServerAddress::Tcp { host, port } => Ok(Target::Tcp(connector.look_up(host, *port).await?[0])),
         }
     }
 
@@ -40,7 +42,16 @@ impl Target {
                 stream.set_nodelay(true)?;
                 Ok(Either::Left(stream))
             }
-            Target::Unix(path) => UnixStream::connect(path).await.map(Either::Right),
+            Target::Tls(address, host, connector) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                let secured = connector.secure(stream, host).await.map_err(|error| match error {
+                    ClientError::Connect { source, .. } => source,
+                    error => io::Error::other(error),
+                })?;
+                Ok(Either::Right(Either::Right(Box::new(secured))))
+            }
+            Target::Unix(path) => UnixStream::connect(path).await.map(|stream| Either::Right(Either::Left(stream))),
         }
     }
 }

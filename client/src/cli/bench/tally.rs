@@ -47,7 +47,11 @@ impl Trouble {
     }
 
     pub(crate) fn lost(error: &io::Error) -> Trouble {
-        Trouble::Lost(error.to_string())
+        match error.get_ref().and_then(|error| error.downcast_ref()) {
+            // What only the first answer tells under TLS.
+            Some(ClientError::Connect { source, .. }) => Trouble::Connect(source.to_string()),
+            _ => Trouble::Lost(error.to_string()),
+        }
     }
 
     pub(crate) fn closed() -> Trouble {

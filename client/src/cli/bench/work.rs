@@ -13,7 +13,7 @@ use super::options::{Bench, Expect};
 use super::stall::Patience;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
-use crate::{ClientError, REPLY_LEN_MAX, Status};
+use crate::{ClientError, Open, REPLY_LEN_MAX, Status, Token};
 
 /// How many bytes of requests lie ready to be written at once, at the least one request.
 const READY_LEN: usize = 256 << 10;
@@ -60,6 +60,8 @@ pub(crate) struct Work {
     pub(crate) mode: Mode,
     /// What a connection begins with: the hello, and the opening header where that is sent once.
     pub(crate) opening: Vec<u8>,
+    /// Whether the opening holds a call of its own, which proves who asks and whose end comes before any request.
+    pub(crate) is_proving: bool,
     /// What ends the messages of a connection.
     pub(crate) closing: Vec<u8>,
     /// One request after the other.
@@ -77,7 +79,12 @@ impl Work {
         let mode = Mode::of(options);
         let arguments = options.arguments()?;
         let payload = payload(options.size as usize);
-        let header = session.header(&options.command, &arguments).encode();
+        let token = session.server().connector.proof().cloned();
+        let mut header = session.header(&options.command, &arguments);
+        if matches!(mode, Mode::Fresh | Mode::Messages) {
+            header.auth = token.as_ref().map(Token::auth);
+        }
+        let header = header.encode();
         if header.len() > HEADER_LEN_MAX as usize {
             return Err(ClientError::HeaderTooLong { found: header.len() }.into());
         }
@@ -90,7 +97,11 @@ impl Work {
             let text = "--stream needs messages and answers of at least one byte, to see where an answer ends";
             return Err(Failure::Usage(text.to_owned()));
         }
-        Ok(Work::new(mode, &header, &payload, expected, options.pipeline))
+        let mut work = Work::new(mode, &header, &payload, expected, options.pipeline);
+        if let Some(token) = token.filter(|_| matches!(mode, Mode::Calls | Mode::Idle)) {
+            work.prove(&token);
+        }
+        Ok(work)
     }
 
     /// The requests that begin with `header` and hold `payload`.
@@ -106,7 +117,14 @@ impl Work {
         };
         let ready = (READY_LEN / request.len()).clamp(1, pipeline as usize);
         let (request_len, requests) = (request.len(), request.repeat(ready).into());
-        Work { mode, opening, closing, requests, request_len, unread_len_max, expected }
+        Work { mode, opening, is_proving: false, closing, requests, request_len, unread_len_max, expected }
+    }
+
+    /// Has each connection prove who asks before its requests, which are all the same.
+    fn prove(&mut self, token: &Token) {
+        let open = Open { auth: Some(token.auth()), ..Open::new("plugd.ping") };
+        self.opening.extend([frame(Kind::Open, &open.encode()), frame(Kind::EndOfInput, b"")].concat());
+        self.is_proving = true;
     }
 
     /// The answers on a connection; in the mode `fresh` with the hello before them.
@@ -123,7 +141,7 @@ async fn first_answer(
     arguments: Map<String, Value>,
     payload: Bytes,
 ) -> Result<Bytes, Failure> {
-    let Patience { quiet: patience, slack, .. } = Patience::new(session.options().timeout);
+    let Patience { quiet: patience, slack, .. } = Patience::new(session.timeout());
     let call = async {
         let exchange = session.open(&options.command, arguments).await?;
         Ok::<_, Failure>(exchange.whole(payload, REPLY_LEN_MAX).await?)

@@ -8,7 +8,8 @@ use tokio::time::timeout;
 use super::cache::{Cache, Known};
 use crate::cli::describe::Plugin;
 use crate::cli::directory::Directory;
-use crate::{CallError, Client, Open, ServerAddress};
+use crate::cli::server::Server;
+use crate::{CallError, Client, Open};
 
 /// How long a server is waited for in all: a shell stands still meanwhile.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -23,14 +24,14 @@ pub(crate) struct Knowledge {
 impl Knowledge {
     /// Asks the server what it offers, and for the description of one plugin unless that is remembered; what a server said
     /// before stands in for one that does not answer in time.
-    pub(crate) async fn of(server: &ServerAddress, plugin: Option<&str>) -> Knowledge {
+    pub(crate) async fn of(server: &Server, plugin: Option<&str>) -> Knowledge {
         let cache = Cache::of_user();
-        let remembered = cache.as_ref().and_then(|cache| cache.read(server));
+        let remembered = cache.as_ref().and_then(|cache| cache.read(server.address()));
         let known = match timeout(PATIENCE, ask(server, plugin, remembered.as_ref())).await {
             Ok(Ok(known)) => {
                 if let Some(cache) = cache.filter(|_| remembered.as_ref() != Some(&known)) {
                     // Without a place to remember it, it is asked for again.
-                    let _ = cache.write(server, &known);
+                    let _ = cache.write(server.address(), &known);
                 }
                 Some(known)
             }
@@ -48,12 +49,12 @@ impl Knowledge {
     }
 }
 
-async fn ask(server: &ServerAddress, plugin: Option<&str>, remembered: Option<&Known>) -> Result<Known, CallError> {
-    let mut client = Client::connect(server).await?;
+async fn ask(server: &Server, plugin: Option<&str>, remembered: Option<&Known>) -> Result<Known, CallError> {
+    let mut client = server.connector.connect().await?;
     let list = call(&mut client, &Open::new("plugd.list")).await?;
     let hash = hash_of(&list);
     let same = remembered.filter(|known| hash.as_ref() == Some(&known.hash));
-    let mut known = same.cloned().unwrap_or_else(|| Known::new(server, hash.unwrap_or_default(), list));
+    let mut known = same.cloned().unwrap_or_else(|| Known::new(server.address(), hash.unwrap_or_default(), list));
     if let Some(plugin) = plugin.filter(|plugin| !known.plugins.contains_key(*plugin)) {
         let mut open = Open::new("plugd.describe");
         let args = Map::from_iter([("name".to_owned(), plugin.into())]);

@@ -131,18 +131,22 @@ fn without_hints(command: clap::Command) -> clap::Command {
 
 /// The command line of plug, with what the server offers where the words before the typed one lead there.
 async fn command(before: &[OsString]) -> clap::Command {
-    let Some(options) = read(before) else { return Options::command() };
+    let Some(mut options) = read(before) else { return Options::command() };
+    // Without a token that can be read, the verb itself would fail and say why.
+    let Some(server) = options.find_servers().ok().and_then(|()| options.server().cloned().ok()) else {
+        return Options::command();
+    };
     match &options.verb {
         Verb::Call(call) if call.command != TYPED => {
             let (plugin, operation) = flags::split(&call.command);
-            let knowledge = Knowledge::of(&options.server, Some(plugin)).await;
+            let knowledge = Knowledge::of(&server, Some(plugin)).await;
             let found = knowledge.plugin.and_then(|plugin| flags::find(plugin, operation).ok());
             let arguments = found.map(|(_, operation)| arguments(&operation.args, &command_line::own_flags()));
             with_arguments(&arguments.unwrap_or_default())
         }
-        Verb::Call(_) => with_commands("call", "command", &Knowledge::of(&options.server, None).await),
-        Verb::Bench(_) => with_commands("bench", "command", &Knowledge::of(&options.server, None).await),
-        Verb::Describe(_) => with_plugins(&Knowledge::of(&options.server, None).await),
+        Verb::Call(_) => with_commands("call", "command", &Knowledge::of(&server, None).await),
+        Verb::Bench(_) => with_commands("bench", "command", &Knowledge::of(&server, None).await),
+        Verb::Describe(_) => with_plugins(&Knowledge::of(&server, None).await),
         _ => Options::command(),
     }
 }
@@ -236,7 +240,7 @@ mod tests {
     #[case(&["plug", "describe", "--server=b"])]
     fn the_server_is_found_in_what_is_there_already(#[case] before: &[&str]) {
         let before: Vec<OsString> = before.iter().map(OsString::from).collect();
-        assert_eq!(read(&before).expect("enough to go by").server.to_string(), "tcp://b:7584");
+        assert_eq!(read(&before).expect("enough to go by").servers[0].to_string(), "tcp://b:7584");
     }
 
     #[test]

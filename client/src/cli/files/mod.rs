@@ -28,7 +28,7 @@ mod tally;
 mod transfer;
 
 pub(crate) use leftovers::Leftovers;
-pub(crate) use remote::connect;
+pub(crate) use remote::{connect, connector};
 
 use super::answer::Answer;
 use super::failure::Failure;

@@ -18,8 +18,9 @@ use super::options::SortKey;
 use super::progress::Progress;
 use super::retry::Retries;
 use crate::cli::failure::Failure;
+use crate::cli::server::Server;
 use crate::cli::session::Session;
-use crate::{Client, Open, REPLY_LEN_MAX, Receiver, Recorder, Reply, Sender, ServerAddress};
+use crate::{Client, Connector, Open, REPLY_LEN_MAX, Receiver, Recorder, Reply, Sender, ServerAddress};
 
 /// The longest line of a listing, in bytes: two paths of 4096 bytes in hex, with room.
 const LINE_LEN_MAX: usize = 64 << 10;
@@ -27,9 +28,14 @@ const LINE_LEN_MAX: usize = 64 << 10;
 /// The longest piece of a file that is asked for, in bytes: what a cut costs, and what a processor's cache holds.
 const DATA_LEN_MAX: u32 = 256 << 10;
 
+/// How the verbs for files reach a server.
+pub(crate) fn connector(server: &Server) -> Connector {
+    server.connector.clone().data_len_max(DATA_LEN_MAX)
+}
+
 /// Connects for the verbs for files.
-pub(crate) async fn connect(server: &ServerAddress, recorder: Option<&Recorder>) -> Result<Client, Failure> {
-    let mut client = Client::connect_accepting(server, DATA_LEN_MAX).await?;
+pub(crate) async fn connect(connector: &Connector, recorder: Option<&Recorder>) -> Result<Client, Failure> {
+    let mut client = connector.connect().await?;
     if let Some(recorder) = recorder {
         client.record(recorder);
     }
@@ -39,7 +45,7 @@ pub(crate) async fn connect(server: &ServerAddress, recorder: Option<&Recorder>)
 /// The plugin that serves the files.
 #[derive(Debug)]
 pub(crate) struct Remote {
-    server: ServerAddress,
+    connector: Connector,
     recorder: Option<Recorder>,
     plugin: String,
     until: Option<Instant>,
@@ -94,18 +100,17 @@ impl Remote {
             }
         };
         Ok(Remote {
-            server: session.options().server.clone(),
+            connector: connector(session.server()),
             recorder: session.options().recorder.clone(),
             plugin,
             until: session.until(),
             leftovers: session.leftovers(),
-            // One that was waited for takes longer pieces, of which a cut would cost more.
-            spare: RefCell::new(session.take_client().filter(|_| session.options().wait.is_none())),
+            spare: RefCell::new(session.take_client()),
         })
     }
 
     pub(crate) fn server(&self) -> &ServerAddress {
-        &self.server
+        self.connector.address()
     }
 
     pub(crate) fn plugin(&self) -> &str {
@@ -117,7 +122,7 @@ impl Remote {
         let spare = self.spare.borrow_mut().take();
         match spare.filter(|client| !client.is_closed()) {
             Some(client) => Ok(client),
-            None => connect(&self.server, self.recorder.as_ref()).await,
+            None => connect(&self.connector, self.recorder.as_ref()).await,
         }
     }
 

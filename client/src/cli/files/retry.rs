@@ -55,7 +55,7 @@ fn pauses() -> ExponentialBackoff {
 pub(crate) fn passes(failure: &Failure) -> bool {
     match failure {
         Failure::Client(error) => {
-            matches!(error, ClientError::Lost(_) | ClientError::Closed | ClientError::Connect { .. })
+            matches!(error, ClientError::Lost(_) | ClientError::Closed) || error.is_passing_connect()
         }
         Failure::Status(reply) => {
             let status = &reply.status;

@@ -115,7 +115,7 @@ mod tests {
     #[case(&["-s", "b", "call", "--help", "files.ls"], true)]
     fn our_own_options_are_read_all_the_same(#[case] words: &[&str], #[case] is_help: bool) {
         let partly = partly(words).expect("a call");
-        assert_eq!((partly.options.server.to_string(), partly.is_help), ("tcp://b:7584".to_owned(), is_help));
+        assert_eq!((partly.options.servers[0].to_string(), partly.is_help), ("tcp://b:7584".to_owned(), is_help));
         let Verb::Call(call) = &partly.options.verb else { panic!("a call was asked for") };
         assert_eq!(call.command, "files.ls");
     }

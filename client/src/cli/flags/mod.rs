@@ -41,7 +41,8 @@ pub(crate) enum Explained {
 }
 
 /// Asks the server what the command's flags are, and reads the line with them or tells them.
-pub(crate) async fn explain(line: &[OsString], partly: &Partly) -> Result<Explained, Failure> {
+pub(crate) async fn explain(line: &[OsString], partly: &mut Partly) -> Result<Explained, Failure> {
+    partly.options.find_servers()?;
     let Verb::Call(call) = &partly.options.verb else {
         return Err(Failure::Usage("only call has flags of the server's commands".to_owned()));
     };
@@ -57,9 +58,9 @@ pub(crate) async fn explain(line: &[OsString], partly: &Partly) -> Result<Explai
 }
 
 async fn ask(options: &Options, command: &str) -> Result<(Reply, String, Operation), Failure> {
-    let mut session = Session::connect(options, &options.server).await?;
+    let mut session = Session::connect(options, options.server()?).await?;
     let (name, operation) = split(command);
-    let patience = options.timeout.unwrap_or(PATIENCE).min(PATIENCE);
+    let patience = session.timeout().unwrap_or(PATIENCE).min(PATIENCE);
     let asked = tokio::time::timeout(patience, describe::fetch(&mut session, name)).await;
     session.close().await;
     let text = || format!("no description of \"{name}\" within {}", humantime::format_duration(patience));
