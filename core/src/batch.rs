@@ -39,7 +39,8 @@ impl Batch {
             }
             payload_len += len as usize;
             longest_len = longest_len.max(len);
-            empty_count += u32::from(len == 0);
+            // There are never as many as would not fit.
+            empty_count = u32::wrapping_add(empty_count, u32::from(len == 0));
             taken = end;
         }
         Batch { frames: take_front(arrived, taken), payload_len, longest_len, empty_count }

@@ -109,6 +109,7 @@ impl Asked {
 }
 
 /// Whether lines are heard at all, and would not only repeat the log's own line of each call.
+#[inline]
 fn is_wanted(target: &AuditTarget) -> bool {
     enabled!(target: TARGET, Level::INFO)
         && (*target != AuditTarget::Log || !enabled!(target: "plugd::call", Level::INFO))

@@ -18,7 +18,7 @@ use plugd_core::{Call, CallEnd, CallFacts, Caller, Code, Input, Origin, Output, 
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::limits::{Pace, Slow};
+use crate::limits::{Pace, Pacing, Slow};
 use crate::plugin::{Plugins, Route};
 use crate::stopping::{Stage, Waiting};
 
@@ -67,7 +67,7 @@ pub(crate) struct Halves<'c> {
     pub(crate) input: Input,
     pub(crate) output: Output,
     pub(crate) watch: Watch,
-    pub(crate) pace: Pace<'c>,
+    pub(crate) pacing: Pacing<'c>,
 }
 
 /// What ends a call before its handler does, beside its caller.
@@ -75,7 +75,7 @@ struct Until<'c, 's> {
     deadline: Option<Instant>,
     /// How long the call may take: the deadline in words.
     limit: Option<Duration>,
-    pace: Pace<'c>,
+    pacing: Pacing<'c>,
     stopping: Pin<&'c mut Waiting<'s>>,
 }
 
@@ -186,20 +186,20 @@ impl Router {
         halves: Halves<'_>,
         stopping: Pin<&mut Waiting<'_>>,
     ) -> Outcome {
-        let Halves { input, output, watch, pace } = halves;
+        let Halves { input, output, watch, pacing } = halves;
         let Ask { args, metadata, deadline } = ask;
         let limit = shorter(deadline, route.plugin.deadline_max);
         let deadline = limit.map(|limit| Instant::now() + limit);
         let names = (route.plugin.name.clone(), route.operation_name().clone());
         let request = Request { plugin: names.0, operation: names.1, args, metadata, deadline };
         let mut call = Call::new(request, caller, input, output);
-        let until = Until { deadline, limit, pace, stopping };
+        let until = Until { deadline, limit, pacing, stopping };
         let (status, then) = self.supervise(route, &mut call, &watch, until).await;
         Outcome { end: End { status, trailer: call.take_trailer() }, then, passages }
     }
 
     async fn supervise(&self, route: &Route, call: &mut Call, watch: &Watch, until: Until<'_, '_>) -> (Status, Then) {
-        let Until { deadline, limit, mut pace, mut stopping } = until;
+        let Until { deadline, limit, pacing, mut stopping } = until;
         // A handler may also panic before it has made its future, and while the future is dropped.
         let begin = move || {
             let call = call;
@@ -215,6 +215,7 @@ impl Router {
             drop_caught(handling);
             return decide(Stop::of(ended), limit);
         }
+        let mut pace = Pace::new(pacing);
         let stop = tokio::select! {
             biased;
             ended = &mut handling => Stop::of(ended),

@@ -7,7 +7,7 @@ mod seldom;
 
 use std::time::Duration;
 
-pub(crate) use self::pace::{Pace, Slow};
+pub(crate) use self::pace::{Pace, Pacing, Slow};
 pub(crate) use self::peer::PeerKey;
 pub(crate) use self::places::{Full, Place, Places};
 pub(crate) use self::seldom::Seldom;

@@ -13,10 +13,15 @@ use tokio::time::Instant;
 use super::ConnectionLimits;
 use crate::alarm::Alarm;
 
+/// What watching a pace takes. Most calls end before there is anything to watch, and carry no more than this about.
+pub(crate) struct Pacing<'c> {
+    pub(crate) limits: &'c ConnectionLimits,
+    pub(crate) alarm: &'c mut Alarm,
+}
+
 /// Watches the pace of one call. It looks at the clock only while something is waited for.
 pub(crate) struct Pace<'c> {
-    limits: &'c ConnectionLimits,
-    alarm: &'c mut Alarm,
+    pacing: Pacing<'c>,
     output: Option<Stalled>,
     input: Option<Partial>,
 }
@@ -46,8 +51,8 @@ pub(crate) enum Slow {
 }
 
 impl<'c> Pace<'c> {
-    pub(crate) fn new(limits: &'c ConnectionLimits, alarm: &'c mut Alarm) -> Pace<'c> {
-        Pace { limits, alarm, output: None, input: None }
+    pub(crate) fn new(pacing: Pacing<'c>) -> Pace<'c> {
+        Pace { pacing, output: None, input: None }
     }
 
     /// Ready when a direction has been too slow. To be polled after the watch's own look at the connection.
@@ -65,7 +70,7 @@ impl<'c> Pace<'c> {
         let now = Instant::now();
         let due = [self.output_due(progress, now), self.input_due(progress, now)];
         let Some((due, slow)) = due.into_iter().flatten().min_by_key(|(due, _)| *due) else { return Poll::Pending };
-        self.alarm.poll(cx, due).map(|()| slow)
+        self.pacing.alarm.poll(cx, due).map(|()| slow)
     }
 
     fn output_due(&mut self, progress: &Progress, now: Instant) -> Option<(Instant, Slow)> {
@@ -76,7 +81,7 @@ impl<'c> Pace<'c> {
         let written = progress.written;
         let stalled = self.output.take().filter(|stalled| stalled.written == written);
         let stalled = self.output.insert(stalled.unwrap_or(Stalled { written, since: now }));
-        let allowed = self.limits.write_timeout;
+        let allowed = self.pacing.limits.write_timeout;
         Some((stalled.since + allowed, Slow::Output(allowed)))
     }
 
@@ -88,9 +93,9 @@ impl<'c> Pace<'c> {
         let Progress { received, partial_len: len, .. } = *progress;
         let partial = self.input.take().filter(|partial| partial.received == received && partial.len <= len);
         let partial = self.input.insert(partial.unwrap_or(Partial { received, len, since: now }));
-        let rate = self.limits.body_rate_min;
+        let rate = self.pacing.limits.body_rate_min;
         let earned = Duration::from_secs_f64((len - partial.len) as f64 / f64::from(rate));
-        Some((partial.since + self.limits.body_rate_grace + earned, Slow::Input(rate)))
+        Some((partial.since + self.pacing.limits.body_rate_grace + earned, Slow::Input(rate)))
     }
 }
 
@@ -136,7 +141,7 @@ mod tests {
     /// Shows one state after the other, each for so many milliseconds; how long it was until one was too slow.
     async fn slow_after(states: &[(u64, Progress)]) -> Option<Duration> {
         let (limits, mut alarm, start) = (limits(), Alarm::default(), Instant::now());
-        let mut pace = Pace::new(&limits, &mut alarm);
+        let mut pace = Pace::new(Pacing { limits: &limits, alarm: &mut alarm });
         for (ms, progress) in states {
             let shown = poll_fn(|cx| pace.poll_waiting(cx, progress));
             if tokio::time::timeout(Duration::from_millis(*ms), shown).await.is_ok() {
