@@ -30,6 +30,7 @@ mod layers;
 mod lifecycle;
 mod log;
 mod privileges;
+mod profiles;
 mod programs;
 mod readme;
 mod recording;
