@@ -21,13 +21,14 @@ pub struct Batch {
     frames: Bytes,
     payload_len: usize,
     longest_len: u32,
+    empty_count: u32,
 }
 
 impl Batch {
     /// Cuts DATA frames that are whole off the front of `arrived`, until another kind of frame comes, or a bad one, or
     /// `len_max` bytes were taken.
     pub(crate) fn cut(arrived: &mut BytesMut, limits: FrameLimits, len_max: usize) -> Batch {
-        let (mut taken, mut payload_len, mut longest_len) = (0, 0, 0);
+        let (mut taken, mut payload_len, mut longest_len, mut empty_count) = (0, 0, 0, 0);
         while taken < len_max
             && let Ok(Some(FrameHeader { kind: Kind::Data, payload_len: len, .. })) =
                 Frame::peek(&arrived[taken..], limits)
@@ -38,9 +39,11 @@ impl Batch {
             }
             payload_len += len as usize;
             longest_len = longest_len.max(len);
+            // There are never as many as would not fit.
+            empty_count = u32::wrapping_add(empty_count, u32::from(len == 0));
             taken = end;
         }
-        Batch { frames: take_front(arrived, taken), payload_len, longest_len }
+        Batch { frames: take_front(arrived, taken), payload_len, longest_len, empty_count }
     }
 
     /// Whether nothing is left in it.
@@ -51,6 +54,11 @@ impl Batch {
     /// How many bytes of payload are left in it.
     pub fn payload_len(&self) -> usize {
         self.payload_len
+    }
+
+    /// How many of its frames had no payload when it was cut.
+    pub(crate) fn empty_count(&self) -> u32 {
+        self.empty_count
     }
 
     /// What it takes of the memory for reading ahead.
@@ -112,7 +120,7 @@ mod tests {
     fn a_batch_is_what_arrived_up_to_another_kind_of_frame() {
         let mut bytes = arrived();
         let batch = Batch::cut(&mut bytes, FrameLimits::default(), usize::MAX);
-        assert_eq!((batch.payload_len(), bytes.len()), (5, FRAME_HEADER_LEN));
+        assert_eq!((batch.payload_len(), batch.empty_count(), bytes.len()), (5, 1, FRAME_HEADER_LEN));
         let pieces: Vec<Data> = batch.collect();
         let first = Data { channel: 3, more: true, payload: Bytes::from_static(b"ab") };
         assert_eq!(pieces, [first, Data::main(""), Data::main("cde")]);

@@ -136,6 +136,19 @@ impl Call {
         self.output.send(payload).await
     }
 
+    /// Sends bytes on a side channel as one message; what the channel means, the operation's description says.
+    ///
+    /// # Errors
+    ///
+    /// As [`Call::send`].
+    ///
+    /// # Cancellation
+    ///
+    /// As [`Call::send`].
+    pub async fn send_on(&mut self, channel: u8, payload: impl Into<Bytes>) -> Result<(), Status> {
+        self.output.send_on(channel, payload).await
+    }
+
     /// Sends the handler's own header, once and before any data.
     ///
     /// # Errors

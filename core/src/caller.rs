@@ -121,7 +121,8 @@ impl Principal {
 
     /// The one proof that says most, as a rule names it: a token before a certificate before a uid.
     fn strongest(&self) -> Option<String> {
-        let certificate = || self.certificate_names().first().map(|name| format!("cert:{name}"));
+        // Whoever signs certificates may put anything into them; a log line stays one.
+        let certificate = || self.certificate_names().first().map(|name| format!("cert:{}", name.escape_debug()));
         let uid = || self.uid().map(|uid| format!("uid:{uid}"));
         self.token().map(|name| format!("token:{name}")).or_else(certificate).or_else(uid)
     }

@@ -39,7 +39,7 @@ mod layer;
 mod metrics;
 mod name;
 mod registry;
-mod schema;
+pub mod schema;
 mod settings;
 mod status;
 #[cfg(feature = "testing")]

@@ -8,11 +8,18 @@ use std::str::FromStr;
 /// The port that servers and clients agree on unless told otherwise: PLUG on a phone's keys.
 pub const DEFAULT_PORT: u16 = 7584;
 
-/// An address to listen on: `tcp://HOST:PORT` or `unix:/PATH`.
+/// An address to listen on: `tcp://HOST:PORT`, `tls://HOST:PORT` or `unix:/PATH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenAddress {
     /// A TCP port of one host name or IP address; port 0 takes a free one.
     Tcp {
+        /// The name or address, without the brackets of IPv6.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// The same, with TLS on it.
+    Tls {
         /// The name or address, without the brackets of IPv6.
         host: String,
         /// The port.
@@ -24,7 +31,7 @@ pub enum ListenAddress {
 
 /// Why a text is no address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot listen on \"{text}\": {problem}; allowed: tcp://HOST:PORT, unix:/PATH")]
+#[error("cannot listen on \"{text}\": {problem}; allowed: tcp://HOST:PORT, tls://HOST:PORT, unix:/PATH")]
 pub struct AddressError {
     text: String,
     problem: &'static str,
@@ -36,10 +43,17 @@ impl ListenAddress {
     pub fn is_local(&self) -> bool {
         match self {
             ListenAddress::Unix(_) => true,
-            ListenAddress::Tcp { host, .. } => {
+            ListenAddress::Tcp { host, .. } | ListenAddress::Tls { host, .. } => {
                 host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
             }
         }
+    }
+}
+
+impl ListenAddress {
+    /// Whether connections are within TLS there.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, ListenAddress::Tls { .. })
     }
 }
 
@@ -56,8 +70,10 @@ impl FromStr for ListenAddress {
                 Err(refuse("a unix socket needs an absolute path"))
             };
         }
-        let Some(authority) = text.strip_prefix("tcp://") else {
-            return Err(refuse("unsupported scheme"));
+        let (is_tls, authority) = match text.split_once("://") {
+            Some(("tcp", authority)) => (false, authority),
+            Some(("tls", authority)) => (true, authority),
+            _ => return Err(refuse("unsupported scheme")),
         };
         let (host, port) = authority.rsplit_once(':').ok_or_else(|| refuse("the port is missing"))?;
         let port = port.parse().map_err(|_| refuse("the port is no number from 0 to 65535"))?;
@@ -65,7 +81,8 @@ impl FromStr for ListenAddress {
         if host.is_empty() || host.contains(['/', '[', ']']) {
             return Err(refuse("the host is missing or malformed"));
         }
-        Ok(ListenAddress::Tcp { host: host.to_owned(), port })
+        let host = host.to_owned();
+        Ok(if is_tls { ListenAddress::Tls { host, port } } else { ListenAddress::Tcp { host, port } })
     }
 }
 
@@ -77,9 +94,14 @@ impl From<SocketAddr> for ListenAddress {
 
 impl fmt::Display for ListenAddress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_tls() { "tls" } else { "tcp" };
         match self {
-            ListenAddress::Tcp { host, port } if host.contains(':') => write!(out, "tcp://[{host}]:{port}"),
-            ListenAddress::Tcp { host, port } => write!(out, "tcp://{host}:{port}"),
+            ListenAddress::Tcp { host, port } | ListenAddress::Tls { host, port } if host.contains(':') => {
+                write!(out, "{scheme}://[{host}]:{port}")
+            }
+            ListenAddress::Tcp { host, port } | ListenAddress::Tls { host, port } => {
+                write!(out, "{scheme}://{host}:{port}")
+            }
             ListenAddress::Unix(path) => write!(out, "unix:{}", path.display()),
         }
     }
@@ -91,17 +113,32 @@ mod tests {
 
     #[test]
     fn addresses_survive_the_round_trip() {
-        for text in ["tcp://127.0.0.1:7584", "tcp://[::1]:0", "tcp://localhost:1", "unix:/run/plugd.sock"] {
+        for text in [
+            "tcp://127.0.0.1:7584",
+            "tcp://[::1]:0",
+            "tcp://localhost:1",
+            "tls://[::1]:2",
+            "tls://a:1",
+            "unix:/run/plugd.sock",
+        ] {
             assert_eq!(text.parse::<ListenAddress>().expect("a good address").to_string(), text);
         }
     }
 
     #[test]
     fn what_is_no_address_is_refused_with_what_is_allowed() {
-        for text in ["127.0.0.1:1", "tls://a:1", "tcp://a", "tcp://:1", "tcp://a:99999", "unix:relative", "tcp://a/b:1"]
-        {
+        for text in [
+            "127.0.0.1:1",
+            "udp://a:1",
+            "tls://a",
+            "tcp://a",
+            "tcp://:1",
+            "tcp://a:99999",
+            "unix:relative",
+            "tcp://a/b:1",
+        ] {
             let error = text.parse::<ListenAddress>().expect_err(text).to_string();
-            assert!(error.ends_with("allowed: tcp://HOST:PORT, unix:/PATH"), "{error}");
+            assert!(error.ends_with("allowed: tcp://HOST:PORT, tls://HOST:PORT, unix:/PATH"), "{error}");
         }
     }
 

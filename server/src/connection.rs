@@ -9,14 +9,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use plugd_core::transport::{Connection, Departure, GreetError, Stream, Traffic};
-use plugd_core::wire::{HelloError, Knock, Open, OpenError, VERSION};
+use plugd_core::wire::{Auth, HelloError, Knock, Open, OpenError, VERSION};
 use plugd_core::{CallEnd, Caller, Code, Origin, Principal, Status};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep, timeout};
-use tracing::{Instrument, Level, Span, debug, field, info, info_span, warn};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::{Level, Span, debug, field, info, info_span, warn};
 
 use crate::alarm::Alarm;
+use crate::audit::Record;
 use crate::config::ServerSettings;
+use crate::identity::{Gate, Identity, Refused};
+use crate::limits::{Pacing, Place};
+use crate::listener::{Arrival, Transport};
 use crate::plugin::Route;
 use crate::reload::Reloading;
 use crate::router::{Ask, Halves, Outcome, Passages, Router, Then, violated};
@@ -39,26 +44,67 @@ pub(crate) struct Shared {
     /// How many connections there have been; the next one's number in the log.
     pub(crate) connections: AtomicU64,
     pub(crate) reloading: Reloading,
+    pub(crate) gate: Gate,
 }
 
-/// Serves one connection from its first byte to its last.
-pub(crate) fn serve(
+/// Serves one connection from its first byte to its last, as one of `tasks`.
+pub(crate) fn serve(tasks: &mut JoinSet<()>, shared: Arc<Shared>, arrival: Arrival, place: Place) {
+    let Arrival { caller, is_private, transport } = arrival;
+    let connected = Instant::now();
+    let who = (caller, Identity::new(is_private));
+    match transport {
+        Transport::Ready(stream) => tasks.spawn(serve_stream(shared, stream, who, connected, place)),
+        transport => tasks.spawn(serve_tls(shared, transport, who, connected, place)),
+    };
+}
+
+/// Shakes hands within the time that a new connection has, and serves what comes of it.
+async fn serve_tls(
+    shared: Arc<Shared>,
+    transport: Transport,
+    who: (Caller, Identity),
+    connected: Instant,
+    place: Place,
+) {
+    let (mut caller, identity) = who;
+    let allowed = shared.settings.header_timeout;
+    let opened = tokio::select! {
+        opened = timeout_at(connected + allowed, transport.open()) => opened,
+        () = shared.stopping.reached(Stage::Draining) => return,
+    };
+    let (stream, names) = match opened {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(error)) => return info!(peer = %caller, %error, "no TLS connection came about"),
+        Err(_) => {
+            return info!(peer = %caller, "TLS handshake not whole within {}", humantime::format_duration(allowed));
+        }
+    };
+    if !names.is_empty() {
+        caller.principal = caller.principal.with_certificate_names(names);
+    }
+    serve_stream(shared, stream, (caller, identity), connected, place).await;
+}
+
+fn serve_stream(
     shared: Arc<Shared>,
     stream: Box<dyn Stream>,
-    caller: Caller,
-    permit: OwnedSemaphorePermit,
+    (caller, identity): (Caller, Identity),
+    connected: Instant,
+    place: Place,
 ) -> impl Future<Output = ()> + Send {
     // Made here and not within, where its parts would have their places twice in the memory of an idle connection.
     let mut session = Session {
-        connection: Connection::new(stream, shared.settings.frame_limits),
+        connection: Connection::new(stream, shared.settings.frame_limits)
+            .with_empty_frames_max(shared.settings.limits.empty_frames_max),
         caller,
+        identity,
         id: shared.connections.fetch_add(1, Ordering::Relaxed),
-        connected: Instant::now(),
+        connected,
         calls: 0,
         alarm: Alarm::default(),
         has_last_words: true,
         shared,
-        _permit: permit,
+        place,
     };
     async move {
         // What is on the heap costs an idle connection nothing.
@@ -71,14 +117,12 @@ pub(crate) fn serve(
     }
 }
 
-/// Tells a peer that the server has no room for it.
-pub(crate) async fn turn_away(shared: Arc<Shared>, stream: Box<dyn Stream>, permit: OwnedSemaphorePermit) {
-    let allowed = shared.settings.connections_max;
-    let text = format!("too many connections; allowed: {allowed}");
-    let status = Status::resource_exhausted("connections-max", text).with_origin(Origin::Limit).with_retry(true);
+/// Tells a peer why the server has no room for it.
+pub(crate) async fn turn_away(shared: Arc<Shared>, transport: Transport, why: Status, permit: OwnedSemaphorePermit) {
+    let Ok(Ok((stream, _))) = timeout(LAST_WORDS_TIMEOUT, transport.open()).await else { return };
     let mut connection = Connection::new(stream, shared.settings.frame_limits);
     connection.say_hello();
-    connection.say(&status.into());
+    connection.say(&why.into());
     let _ = timeout(LAST_WORDS_TIMEOUT, connection.close()).await;
     drop(permit);
 }
@@ -87,6 +131,7 @@ struct Session {
     shared: Arc<Shared>,
     connection: Connection,
     caller: Caller,
+    identity: Identity,
     id: u64,
     /// The hello and the first opening header together have the header time from here.
     connected: Instant,
@@ -95,13 +140,18 @@ struct Session {
     /// Whether somebody may still be there to hear them; a peer that has gone needs no close of ours.
     has_last_words: bool,
     /// Held until the connection is gone.
-    _permit: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// Why no call follows on a connection.
 enum Leave {
     Departed(Departure),
-    TooSlow { what: &'static str, allowed: Duration },
+    TooSlow {
+        what: &'static str,
+        allowed: Duration,
+    },
+    /// Answers wait that nobody reads.
+    Stalled,
     Idle,
     Draining,
 }
@@ -140,7 +190,7 @@ impl Session {
         let allowed = self.shared.settings.header_timeout;
         let peer = &self.caller;
         let greeted = tokio::select! {
-            greeted = timeout(allowed, self.connection.greet()) => greeted,
+            greeted = timeout_at(self.connected + allowed, self.connection.greet()) => greeted,
             () = self.shared.stopping.reached(Stage::Draining) => {
                 self.connection.say_hello();
                 self.take_leave(Leave::Draining);
@@ -181,6 +231,7 @@ impl Session {
                 Ok(payload) => payload,
                 Err(leave) => return self.take_leave(leave),
             };
+            self.place.identified();
             // What a call needs is on the heap only while calls last.
             match Box::pin(self.serve_burst(payload, stopping.as_mut())).await {
                 Ok(Then::Continue) => {}
@@ -238,6 +289,7 @@ impl Session {
                     let allowed = settings.header_timeout;
                     (since + allowed, Leave::TooSlow { what: "opening header", allowed })
                 }
+                None if unwritten_len > 0 => (since + settings.limits.write_timeout, Leave::Stalled),
                 None => (since + settings.idle_timeout, Leave::Idle),
             };
             self.alarm.poll(cx, due).map(|()| Err(leave))
@@ -266,6 +318,10 @@ impl Session {
                 info!(%peer, "{text}");
                 Status::deadline_exceeded("header-timeout", text).with_origin(Origin::Limit).with_retry(true)
             }
+            Leave::Stalled => {
+                self.has_last_words = false;
+                return debug!(%peer, "peer stopped reading");
+            }
             Leave::Idle => {
                 let allowed = humantime::format_duration(self.shared.settings.idle_timeout);
                 let text = format!("no call within {allowed}");
@@ -293,7 +349,16 @@ impl Session {
     ) -> Result<Then, Leave> {
         let started = tracing::enabled!(target: "plugd::call", Level::INFO).then(Instant::now);
         let span = self.span();
-        let mut outcome = self.answer(router, payload, recent, stopping, &span).instrument(span.clone()).await;
+        let mut record = Record::begin(&self.shared.settings.audit, &self.caller, (self.id, self.calls));
+        let traces = Traces { span: &span, record: record.as_deref_mut() };
+        let mut outcome = {
+            // Polled where it is made: what goes into a wrapper is moved, for a twentieth of a short call.
+            let mut answer = pin!(self.answer(router, payload, recent, stopping, traces));
+            poll_fn(|cx| span.in_scope(|| answer.as_mut().poll(cx))).await
+        };
+        if let Some(record) = record {
+            record.end(&self.caller, &outcome.end.status, self.connection.traffic());
+        }
         if started.is_some() || outcome.end.status.code() == Code::Internal {
             let elapsed = started.map(|started| started.elapsed());
             span.in_scope(|| log(&outcome.end.status, elapsed, self.connection.traffic()));
@@ -326,16 +391,20 @@ impl Session {
         payload: &Bytes,
         recent: &mut Option<Recent>,
         stopping: Pin<&mut Waiting<'_>>,
-        span: &Span,
+        traces: Traces<'_>,
     ) -> Outcome {
         let refused = |connection: &mut Connection, outcome| {
             connection.begin_refused();
             outcome
         };
-        let (route, mut ask) = match ask(router, payload, &self.caller, recent, span) {
+        let who = Who { caller: &mut self.caller, identity: &mut self.identity, gate: &self.shared.gate };
+        let (route, mut ask) = match ask(router, payload, who, recent, traces) {
             Ok(found) => found,
-            Err(status) => {
-                let outcome = Outcome { end: status.into(), then: Then::Continue, passages: Passages::default() };
+            Err(Refusal { status, then, delay }) => {
+                if !delay.is_zero() {
+                    sleep(delay).await;
+                }
+                let outcome = Outcome { end: status.into(), then, passages: Passages::default() };
                 return refused(&mut self.connection, outcome);
             }
         };
@@ -344,13 +413,25 @@ impl Session {
             Err(outcome) => return refused(&mut self.connection, *outcome),
         };
         let (input, output, watch) = self.connection.begin();
-        router.run(route, ask, passages, self.caller.clone(), Halves { input, output, watch }, stopping).await
+        let pacing = Pacing { limits: &self.shared.settings.limits, alarm: &mut self.alarm };
+        let halves = Halves { input, output, watch, pacing };
+        router.run(route, ask, passages, self.caller.clone(), halves, stopping).await
+    }
+
+    /// Whether the call that ends is the connection's last.
+    #[inline]
+    fn takes_no_more(&self) -> bool {
+        let is_last = self.calls >= self.shared.settings.limits.calls_max.into();
+        if is_last {
+            debug!(peer = %self.caller, calls = self.calls, "connection closes after as many calls as it may have");
+        }
+        is_last || self.shared.stopping.is_at(Stage::Draining)
     }
 
     async fn finish(&mut self, outcome: Outcome) -> Result<Then, Leave> {
         let then = match outcome.then {
             Then::Drop => return Ok(Then::Drop),
-            Then::Continue if self.shared.stopping.is_at(Stage::Draining) => Then::Close,
+            Then::Continue if self.takes_no_more() => Then::Close,
             then => then,
         };
         if self.connection.finish(&outcome.end, then == Then::Close).map_err(Leave::Departed)? {
@@ -368,13 +449,13 @@ impl Session {
     /// Lets the peer read what is left for it, as long as it takes some of it now and then and the server waits.
     async fn flush(&mut self) {
         let mut ended = pin!(self.shared.stopping.reached(Stage::Ended));
-        let idle_timeout = self.shared.settings.idle_timeout;
+        let write_timeout = self.shared.settings.limits.write_timeout;
         let mut unwritten_len = self.connection.unwritten_len();
         loop {
             tokio::select! {
                 _ = self.connection.flush() => return,
                 () = ended.as_mut() => return,
-                () = sleep(idle_timeout) => {}
+                () = sleep(write_timeout) => {}
             }
             let unwritten_before = std::mem::replace(&mut unwritten_len, self.connection.unwritten_len());
             if unwritten_len == unwritten_before {
@@ -396,18 +477,72 @@ impl Session {
     }
 }
 
+/// Where a call leaves its traces.
+struct Traces<'t> {
+    span: &'t Span,
+    record: Option<&'t mut Record>,
+}
+
+impl Traces<'_> {
+    fn note(&mut self, open: &Open<'_>, route: Option<&Route>) {
+        if let Some(record) = &mut self.record {
+            record.note(open, route);
+        }
+    }
+
+    fn are_off(&self) -> bool {
+        self.record.is_none() && self.span.is_disabled()
+    }
+}
+
+/// Who a connection's caller is, and how that is found out.
+struct Who<'c> {
+    caller: &'c mut Caller,
+    identity: &'c mut Identity,
+    gate: &'c Gate,
+}
+
+impl Who<'_> {
+    /// Looks at what the call proves, before anything else of it is.
+    fn check(&mut self, router: &Router, auth: Option<&Auth>) -> Result<(), Refused> {
+        let (generation, plugins) = router.numbered_plugins();
+        self.identity.check(auth, self.caller, (generation, plugins.tokens()), self.gate)
+    }
+}
+
+/// Why a call does not come to its handler.
+struct Refusal {
+    status: Status,
+    then: Then,
+    /// How long the answer waits.
+    delay: Duration,
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Refusal {
+        Refusal { status, then: Then::Continue, delay: Duration::ZERO }
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(Refused { status, delay }: Refused) -> Refusal {
+        Refusal { status, then: Then::Close, delay }
+    }
+}
+
 /// Reads the opening header, and finds what it names.
 fn ask<'r>(
     router: &Router,
     payload: &Bytes,
-    caller: &Caller,
+    mut who: Who<'_>,
     recent: &'r mut Option<Recent>,
-    span: &Span,
-) -> Result<(&'r Route, Ask), Status> {
+    mut traces: Traces<'_>,
+) -> Result<(&'r Route, Ask), Refusal> {
     let generation = router.generation();
-    let principal = &caller.principal;
-    let holds =
-        span.is_disabled() && recent.as_ref().is_some_and(|recent| recent.holds_for(payload, generation, principal));
+    let principal = &who.caller.principal;
+    let holds = traces.are_off()
+        && who.identity.is_fresh(generation)
+        && recent.as_ref().is_some_and(|recent| recent.holds_for(payload, generation, principal));
     let ask = match holds {
         true => Ask::default(),
         false => {
@@ -415,11 +550,16 @@ fn ask<'r>(
             *recent = None;
             let malformed = |error: OpenError| Status::invalid_argument("malformed-header", error.to_string());
             let open = Open::decode(payload).map_err(|error| malformed(error).with_origin(Origin::Server))?;
-            span.record("command", field::debug(&open.command));
-            let route = router.find(&open.command, caller)?;
+            traces.span.record("command", field::debug(&open.command));
+            traces.note(&open, None);
+            if !who.identity.is_settled(open.auth.as_ref()) {
+                who.check(router, open.auth.as_ref())?;
+            }
+            let route = router.find(&open.command, who.caller)?;
+            traces.note(&open, Some(&route));
             let ask = Ask::of(open);
             let header: &[u8] = if ask.is_bare() { payload } else { &[] };
-            *recent = Some(Recent::new(header, generation, route, principal.clone()));
+            *recent = Some(Recent::new(header, generation, route, who.caller.principal.clone()));
             ask
         }
     };

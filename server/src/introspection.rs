@@ -141,6 +141,7 @@ fn descriptor() -> Descriptor {
         .operation(Operation::new("describe", "describes one plugin with its arguments").args::<DescribeArgs>())
         .operation(Operation::new("metrics", "tells what the layers have counted").args::<MetricsArgs>())
         .operation(Operation::new("ping", "answers, and that is all"))
+        .operation(Operation::new("whoami", "tells who the caller is to the server"))
 }
 
 /// The arguments of `plugd.describe`.
@@ -221,12 +222,23 @@ impl Handler for Introspection {
             }
             "describe" => {
                 let args: DescribeArgs = call.args()?;
-                let description = self.catalogue.describe_for(&args.name, call.caller())?.to_string();
-                call.send(description).await
+                let mut description = self.catalogue.describe_for(&args.name, call.caller())?.into_owned();
+                description["hash"] = hash(std::iter::once(&description)).into();
+                call.send(description.to_string()).await
             }
             "metrics" => {
                 let args: MetricsArgs = call.args()?;
                 call.send(self.metrics(&args.format, call.caller())).await
+            }
+            "whoami" => {
+                let Caller { peer, principal, .. } = call.caller();
+                let known = json!({
+                    "peer": peer.to_string(),
+                    "uid": principal.uid(),
+                    "certificate_names": principal.certificate_names(),
+                    "token": principal.token(),
+                });
+                call.set_trailer(&known)
             }
             _ => Ok(()),
         }

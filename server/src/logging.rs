@@ -14,7 +14,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::config::{AuditTarget, LogFormat};
 
-/// What handlers send the lines of the audit to: one for each command that somebody asked for.
+/// What the lines of the audit are sent to, those of calls and those of commands.
 const AUDIT: &str = "plugd::audit";
 
 /// Reads a filter, or says why it is none.

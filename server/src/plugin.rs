@@ -19,6 +19,7 @@ use tracing::{error, warn};
 use crate::access::Access;
 use crate::config::{PluginConfig, RESERVED};
 use crate::handlers::SHIPPED;
+use crate::identity::Tokens;
 use crate::introspection;
 use crate::layers::Layers;
 
@@ -138,6 +139,8 @@ pub(crate) struct Plugins {
     enabled: BTreeMap<Arc<str>, Served>,
     disabled: BTreeMap<String, Option<Arc<Access>>>,
     linked: Vec<&'static str>,
+    /// What callers prove themselves with; rules name them, so that they change together.
+    tokens: Tokens,
 }
 
 /// A command that was found. As long as there is one its plugin is not stopped.
@@ -194,6 +197,7 @@ impl Plugins {
         registry: &Registry,
         base_dir: &Path,
         layers: &Layers,
+        tokens: Tokens,
         before: Option<&Plugins>,
     ) -> Result<Plugins, (String, StartError)> {
         let mut enabled = BTreeMap::new();
@@ -220,7 +224,12 @@ impl Plugins {
         }
         let itself = Arc::new(introspection::plugin(catalogue, measured));
         enabled.insert(itself.name.clone(), Served { plugin: itself, access: None });
-        Ok(Plugins { enabled, disabled, linked: registry.names().collect() })
+        Ok(Plugins { enabled, disabled, linked: registry.names().collect(), tokens })
+    }
+
+    /// What callers prove themselves with.
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.tokens
     }
 
     /// Begins the work that instances do beside their calls.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use futures_util::FutureExt;
 use plugd_core::transport::{Interrupt, Violation, Watch};
 use plugd_core::wire::{End, FrameError, Open};
@@ -18,6 +18,7 @@ use plugd_core::{Call, CallEnd, CallFacts, Caller, Code, Input, Origin, Output, 
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::limits::{Pace, Pacing, Slow};
 use crate::plugin::{Plugins, Route};
 use crate::stopping::{Stage, Waiting};
 
@@ -61,11 +62,21 @@ impl Outcome {
     }
 }
 
-/// Both directions of a call, and what keeps them moving.
-pub(crate) struct Halves {
+/// Both directions of a call, what keeps them moving, and how slowly they may.
+pub(crate) struct Halves<'c> {
     pub(crate) input: Input,
     pub(crate) output: Output,
     pub(crate) watch: Watch,
+    pub(crate) pacing: Pacing<'c>,
+}
+
+/// What ends a call before its handler does, beside its caller.
+struct Until<'c, 's> {
+    deadline: Option<Instant>,
+    /// How long the call may take: the deadline in words.
+    limit: Option<Duration>,
+    pacing: Pacing<'c>,
+    stopping: Pin<&'c mut Waiting<'s>>,
 }
 
 /// Why a handler stopped running, or was stopped.
@@ -73,6 +84,7 @@ enum Stop {
     Returned(Result<(), Status>),
     Panicked(Box<dyn Any + Send>),
     Interrupted(Interrupt),
+    Slow(Slow),
     Deadline,
     Drain,
 }
@@ -123,6 +135,11 @@ impl Router {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
+    /// The number of the plugins that calls find now, and the plugins: never older than their number.
+    pub(crate) fn numbered_plugins(&self) -> (u64, Guard<Arc<Plugins>>) {
+        (self.generation(), self.plugins.load())
+    }
+
     /// Another number as soon as other plugins are found.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
@@ -166,29 +183,23 @@ impl Router {
         ask: Ask,
         passages: Passages,
         caller: Caller,
-        halves: Halves,
+        halves: Halves<'_>,
         stopping: Pin<&mut Waiting<'_>>,
     ) -> Outcome {
-        let Halves { input, output, watch } = halves;
+        let Halves { input, output, watch, pacing } = halves;
         let Ask { args, metadata, deadline } = ask;
         let limit = shorter(deadline, route.plugin.deadline_max);
         let deadline = limit.map(|limit| Instant::now() + limit);
         let names = (route.plugin.name.clone(), route.operation_name().clone());
         let request = Request { plugin: names.0, operation: names.1, args, metadata, deadline };
         let mut call = Call::new(request, caller, input, output);
-        let (status, then) = self.supervise(route, &mut call, &watch, deadline, limit, stopping).await;
+        let until = Until { deadline, limit, pacing, stopping };
+        let (status, then) = self.supervise(route, &mut call, &watch, until).await;
         Outcome { end: End { status, trailer: call.take_trailer() }, then, passages }
     }
 
-    async fn supervise(
-        &self,
-        route: &Route,
-        call: &mut Call,
-        watch: &Watch,
-        deadline: Option<Instant>,
-        limit: Option<Duration>,
-        mut stopping: Pin<&mut Waiting<'_>>,
-    ) -> (Status, Then) {
+    async fn supervise(&self, route: &Route, call: &mut Call, watch: &Watch, until: Until<'_, '_>) -> (Status, Then) {
+        let Until { deadline, limit, pacing, mut stopping } = until;
         // A handler may also panic before it has made its future, and while the future is dropped.
         let begin = move || {
             let call = call;
@@ -204,10 +215,12 @@ impl Router {
             drop_caught(handling);
             return decide(Stop::of(ended), limit);
         }
+        let mut pace = Pace::new(pacing);
         let stop = tokio::select! {
             biased;
             ended = &mut handling => Stop::of(ended),
             interrupt = watch.interrupted() => Stop::Interrupted(interrupt),
+            slow = poll_fn(|cx| pace.poll(cx, watch)) => Stop::Slow(slow),
             () = passed(deadline) => Stop::Deadline,
             () = poll_fn(|cx| stopping.as_mut().poll(cx, Stage::Ended)) => Stop::Drain,
         };
@@ -301,6 +314,9 @@ fn decide(stop: Stop, limit: Option<Duration>) -> (Status, Then) {
             (status.with_origin(Origin::Handler).with_detail(error), Then::Drop)
         }
         Stop::Interrupted(Interrupt::Violation(violation)) => (violated(violation), Then::Close),
+        // Of a frame that is not whole the rest cannot be told apart, and to whom reads nothing nothing can be said.
+        Stop::Slow(slow @ Slow::Input(_)) => (slow.status(), Then::Close),
+        Stop::Slow(slow @ Slow::Output(_)) => (slow.status(), Then::Drop),
         Stop::Deadline => {
             let limit = humantime::format_duration(limit.unwrap_or_default());
             let status = Status::deadline_exceeded("deadline", format!("the call took longer than {limit}"));
@@ -326,6 +342,7 @@ fn cancelled(reason: &'static str, message: &str) -> Status {
 pub(crate) fn violated(violation: Violation) -> Status {
     let (code, reason, origin) = match violation {
         Violation::Frame(FrameError::TooLong { .. }) => (Code::ResourceExhausted, "frame-too-long", Origin::Limit),
+        Violation::TooManyEmpty { .. } => (Code::ResourceExhausted, "empty-frames-max", Origin::Limit),
         Violation::Frame(_) => (Code::InvalidArgument, "malformed-frame", Origin::Caller),
         _ => (Code::InvalidArgument, "unexpected-frame", Origin::Caller),
     };

@@ -1,28 +1,32 @@
 //! A server from bind to stop.
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use plugd_core::transport::Stream;
-use plugd_core::{Caller, Registry, StartError};
+use plugd_core::{Registry, StartError};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::address::ListenAddress;
-use crate::config::Config;
+use crate::config::{Config, Risk, ServerSettings};
 use crate::connection::{self, Shared};
+use crate::identity::Gate;
 use crate::layers::Layers;
-use crate::listener::Listener;
+use crate::limits::{Full, Places, Seldom};
+use crate::listener::{Arrival, Listener};
 use crate::plugin::Plugins;
 use crate::process::Account;
 use crate::reload::Reloading;
+use crate::rescue::Rescue;
 use crate::router::Router;
 use crate::stopping::{Stage, Stopping};
+use crate::tls::{Tls, TlsError};
 
 /// How long the accept loop rests after an error such as "too many open files", which only time mends.
 const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
@@ -45,6 +49,15 @@ pub enum BindError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// What an address needs for TLS is missing, or of no use.
+    #[error("cannot serve TLS at {address}")]
+    Tls {
+        /// The address.
+        address: ListenAddress,
+        /// Why.
+        #[source]
+        source: TlsError,
     },
     /// The process may not become the user and group of the settings.
     #[error("cannot become {account}; only root may")]
@@ -134,13 +147,19 @@ impl Server {
     ///
     /// [`BindError`]; nothing is left bound.
     pub async fn bind(config: Config, registry: Registry) -> Result<Server, BindError> {
-        let Config { server: settings, plugins, layers, fixed, base_dir, .. } = config;
+        let Config { server: settings, plugins, layers, tokens, fixed, base_dir, .. } = config;
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
+        let mut certificates = Vec::new();
         for address in &settings.listen {
             let refused = |source| BindError::Listen { address: address.clone(), source };
-            let listener =
-                Listener::bind(address, settings.congestion.as_deref(), settings.unix_mode).await.map_err(refused)?;
+            let tls = match address.is_tls() {
+                true => Some(Arc::new(load_tls(&settings, address, &base_dir)?)),
+                false => None,
+            };
+            let congestion = settings.congestion.as_deref();
+            certificates.extend(tls.clone());
+            let listener = Listener::bind(address, congestion, settings.unix_mode, tls).await.map_err(refused)?;
             addresses.push(listener.address().map_err(refused)?);
             listeners.push(Arc::new(listener));
         }
@@ -148,14 +167,17 @@ impl Server {
             become_account(account, &addresses)?;
         }
         let layers = Layers::build(layers, &base_dir).map_err(|(layer, source)| BindError::Layer { layer, source })?;
-        let plugins = Plugins::build(plugins, &registry, &base_dir, &layers, None)
+        let plugins = Plugins::build(plugins, &registry, &base_dir, &layers, tokens, None)
             .map_err(|(plugin, source)| BindError::Start { plugin, source })?;
         plugins.start();
         let stopping = Stopping::default();
         let router = Router::new(plugins, settings.grace);
-        let reloading = Reloading::new(registry, layers, fixed);
+        let reloading = Reloading::new(registry, layers, certificates, fixed);
         let connections = AtomicU64::new(1);
-        let shared = Arc::new(Shared { router, settings, stopping: stopping.clone(), connections, reloading });
+        let takes_cleartext = settings.accepted.contains(&Risk::CleartextTokens);
+        let gate = Gate::new(settings.token_failures_max, settings.token_penalty, takes_cleartext);
+        let stops = stopping.clone();
+        let shared = Arc::new(Shared { router, settings, stopping: stops, connections, reloading, gate });
         let control = Control { stopping, at_once: CancellationToken::new(), shared: Arc::downgrade(&shared) };
         Ok(Server { shared, listeners, addresses, control })
     }
@@ -179,9 +201,21 @@ impl Server {
         let Server { shared, listeners, control, .. } = self;
         let connections = Arc::new(Connections::new(&shared));
         let mut accepting = JoinSet::new();
-        for listener in listeners {
-            accepting.spawn(accept(listener, shared.clone(), connections.clone()));
+        for listener in &listeners {
+            accepting.spawn(accept(listener.clone(), shared.clone(), connections.clone()));
         }
+        let accept_too = {
+            let (shared, connections) = (shared.clone(), connections.clone());
+            // The sockets are closed with the server, and not when the rescue has noticed its end.
+            let listeners: Vec<Weak<Listener>> = listeners.iter().map(Arc::downgrade).collect();
+            move || accept_again(&listeners, &shared, &connections)
+        };
+        let let_go_too = {
+            let connections = Arc::downgrade(&connections);
+            move || connections.upgrade().into_iter().for_each(|connections| let_go(&mut connections.tasks()))
+        };
+        let _rescue = Rescue::watch(accept_too, let_go_too);
+        drop(listeners);
         tokio::select! {
             () = control.stopping.reached(Stage::Draining) => {}
             () = control.at_once.cancelled() => {}
@@ -197,13 +231,21 @@ impl Server {
             warn!("a handler blocks its thread; left behind");
         }
         let grace = shared.settings.grace;
+        let replaced = shared.reloading.finish();
         let plugins = shared.router.plugins();
-        let told = async { tokio::join!(plugins.stop(grace), shared.reloading.stopped(grace)) };
+        let told = async { tokio::join!(plugins.stop(grace), replaced.stopped(grace)) };
         tokio::select! {
             _ = told => {}
             () = control.at_once.cancelled() => {}
         }
     }
+}
+
+/// Reads what an address needs for TLS.
+pub(crate) fn load_tls(settings: &ServerSettings, address: &ListenAddress, base_dir: &Path) -> Result<Tls, BindError> {
+    let found = settings.tls.at(address).map_err(TlsError::Config);
+    let loaded = found.and_then(|found| Tls::load(found, base_dir));
+    loaded.map_err(|source| BindError::Tls { address: address.clone(), source })
 }
 
 /// Becomes another user, who also gets the unix sockets: only their owner may connect.
@@ -222,16 +264,20 @@ fn become_account(account: &Account, addresses: &[ListenAddress]) -> Result<(), 
 /// The connections of a server, and how many more it takes.
 struct Connections {
     tasks: Mutex<JoinSet<()>>,
-    permits: Arc<Semaphore>,
+    places: Arc<Places>,
     refusals: Arc<Semaphore>,
+    refused: [Seldom; 3],
+    failed: Seldom,
 }
 
 impl Connections {
     fn new(shared: &Shared) -> Connections {
         Connections {
             tasks: Mutex::default(),
-            permits: Arc::new(Semaphore::new(shared.settings.connections_max as usize)),
+            places: Places::new(shared.settings.connections_max, &shared.settings.limits),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+            refused: Default::default(),
+            failed: Seldom::default(),
         }
     }
 
@@ -239,37 +285,87 @@ impl Connections {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves a connection when there is room for it, turns it away when there is room for that, else drops it.
-    fn take(&self, shared: &Arc<Shared>, stream: Box<dyn Stream>, caller: Caller) {
+    /// Serves a connection when there is room for it; else gives it back, with what is full.
+    fn take(&self, shared: &Arc<Shared>, arrival: Arrival) -> Option<(Arrival, Full)> {
         let mut tasks = self.tasks();
-        while let Some(ended) = tasks.try_join_next() {
-            if let Err(error) = ended {
-                error!(%error, "connection failed");
+        let_go(&mut tasks);
+        match self.places.take(&arrival.caller) {
+            Ok(place) => {
+                connection::serve(&mut tasks, shared.clone(), arrival, place);
+                None
             }
-        }
-        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
-            tasks.spawn(connection::serve(shared.clone(), stream, caller, permit));
-            return;
-        }
-        warn!(peer = %caller, allowed = shared.settings.connections_max, "too many connections");
-        if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
-            tasks.spawn(connection::turn_away(shared.clone(), stream, permit));
+            Err(full) => Some((arrival, full)),
         }
     }
+
+    /// Turns a connection away when there is room for that, else drops it.
+    fn turn_away(&self, shared: &Arc<Shared>, arrival: Arrival, full: Full) {
+        if let Some(count) = self.refused[full as usize].count() {
+            let (limit, allowed) = (full.reason(), self.places.allowed(full));
+            warn!(peer = %arrival.caller, limit, allowed, count, "too many connections");
+        }
+        if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
+            self.tasks().spawn(connection::turn_away(
+                shared.clone(),
+                arrival.transport,
+                self.places.refusal(full),
+                permit,
+            ));
+        }
+    }
+}
+
+/// Lets go of connections that have ended, each of which holds on to the runtime that it was on.
+fn let_go(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.try_join_next() {
+        if let Err(error) = ended {
+            error!(%error, "connection failed");
+        }
+    }
+}
+
+/// Accepts connections on the runtime that this is called on as well, as long as the server accepts any.
+fn accept_again(listeners: &[Weak<Listener>], shared: &Arc<Shared>, connections: &Arc<Connections>) -> JoinSet<()> {
+    let mut accepting = JoinSet::new();
+    for listener in listeners.iter().filter_map(Weak::upgrade) {
+        let listener = match listener.again() {
+            Ok(listener) => Arc::new(listener),
+            Err(error) => {
+                warn!(%error, "cannot accept on another thread");
+                continue;
+            }
+        };
+        let (shared, connections) = (shared.clone(), connections.clone());
+        accepting.spawn(async move {
+            tokio::select! {
+                () = shared.stopping.reached(Stage::Draining) => {}
+                () = accept(listener, shared.clone(), connections) => {}
+            }
+        });
+    }
+    accepting
 }
 
 /// Accepts connections until it is aborted.
 async fn accept(listener: Arc<Listener>, shared: Arc<Shared>, connections: Arc<Connections>) {
     loop {
         match listener.accept().await {
-            Ok((stream, caller)) => {
-                debug!(peer = %caller, "connection accepted");
-                connections.take(&shared, stream, caller);
+            Ok(arrival) => {
+                debug!(peer = %arrival.caller, "connection accepted");
+                let Some((arrival, _)) = connections.take(&shared, arrival) else { continue };
+                // Connections that have ended give their places back when their tasks get to it; only those that are
+                // really there count.
+                yield_now().await;
+                if let Some((arrival, full)) = connections.take(&shared, arrival) {
+                    connections.turn_away(&shared, arrival, full);
+                }
             }
             // The peer was gone before it was looked at; the next one may be waiting.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                warn!(%error, "cannot accept a connection");
+                if let Some(count) = connections.failed.count() {
+                    warn!(%error, count, "cannot accept a connection");
+                }
                 sleep(ACCEPT_ERROR_PAUSE).await;
             }
         }

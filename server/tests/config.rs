@@ -58,7 +58,7 @@ fn the_built_in_configuration_touches_nothing() {
 #[case::duplicate_plugin("[plugins.echo]\n[plugins.echo]\n", "<text>:2:10: duplicate key")]
 #[case::unknown_section(
     "[plugin.echo]\n[plugins.echo]\n",
-    "<text>:1:2: unknown section \"plugin\"; did you mean \"plugins\"?; allowed: groups, layers, plugins, server"
+    "<text>:1:2: unknown section \"plugin\"; did you mean \"plugins\"?; allowed: groups, layers, plugins, server, tokens"
 )]
 #[case::unknown_key(
     "[plugins.echo]\nenabeld = false\n",
@@ -106,8 +106,8 @@ fn the_built_in_configuration_touches_nothing() {
 )]
 #[case::plugins_no_table("plugins = 3\n", "<text>:1:1: plugins is no table; write [plugins.NAME]")]
 #[case::scheme(
-    "[server]\nlisten = [\"tls://a:1\"]\n[plugins.echo]\n",
-    "<text>:2:11: server.listen.0: cannot listen on \"tls://a:1\": unsupported scheme; allowed: tcp://HOST:PORT, unix:/PATH"
+    "[server]\nlisten = [\"udp://a:1\"]\n[plugins.echo]\n",
+    "<text>:2:11: server.listen.0: cannot listen on \"udp://a:1\": unsupported scheme; allowed: tcp://HOST:PORT, tls://HOST:PORT, unix:/PATH"
 )]
 #[case::nowhere("[server]\nlisten = []\n[plugins.echo]\n", "<text>:2:1: server.listen: no address to listen on")]
 #[case::zero_is_not_endless(
@@ -181,6 +181,21 @@ fn the_built_in_configuration_touches_nothing() {
 )]
 fn a_bad_configuration_is_refused_with_its_place_and_what_is_allowed(#[case] text: &str, #[case] expected: &str) {
     assert_eq!(complaint(text), expected);
+}
+
+#[rstest]
+#[case::connections("connections_max", "0", "1 to 100000")]
+#[case::per_address("connections_per_address_max", "0", "1 to 100000")]
+#[case::unidentified("connections_unidentified_max", "100001", "1 to 100000")]
+#[case::calls("calls_per_connection_max", "0", "1 to 1000000000")]
+#[case::empty_frames("empty_frames_max", "4000000000", "1 to 1000000000")]
+#[case::body_rate("body_rate_min", "\"0B\"", "1 B to 1.0 MiB")]
+#[case::body_rate_grace("body_rate_grace", "\"1day\"", "100ms to 10m")]
+#[case::write_timeout("write_timeout", "\"0s\"", "100ms to 1h")]
+fn no_limit_is_endless_or_absurd(#[case] setting: &str, #[case] value: &str, #[case] allowed: &str) {
+    let complaint = complaint(&format!("[server]\n{setting} = {value}\n[plugins.echo]\n"));
+    assert!(complaint.starts_with(&format!("<text>:2:1: server.{setting}: ")), "{complaint}");
+    assert!(complaint.ends_with(&format!(" is out of range; allowed: {allowed}")), "{complaint}");
 }
 
 #[test]

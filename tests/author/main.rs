@@ -72,6 +72,7 @@ impl Shell {
         let mut command = Command::new("bash");
         command.args(["--noprofile", "--norc"]).current_dir(dir);
         command.env("PATH", format!("{}:{path}", programs.display())).env("CARGO_NET_OFFLINE", "true");
+        command.env("XDG_CACHE_HOME", dir.join("cache"));
         command.env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("author"));
         command.env_remove("PLUGD_CONFIG").env_remove("PLUG_SERVER").env("CARGO_TERM_COLOR", "never");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("bash");

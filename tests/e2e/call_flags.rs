@@ -75,7 +75,7 @@ fn help_has_a_line_for_each_argument() {
         help.text().lines().find(|line| line.trim_start().starts_with(flag)).unwrap_or_default().to_owned()
     };
     assert!(help.text().starts_with("files.ls: "), "{}", help.text());
-    assert!(line("--path TEXT|JSON").contains("string or object"), "{}", help.text());
+    assert!(line("--path TEXT|JSON").contains("text or object"), "{}", help.text());
     assert!(line("--recursive, --no-recursive").contains("boolean"), "{}", help.text());
     assert!(line("--limit INTEGER").contains("integer"), "{}", help.text());
     let envelope = server.run(["--json", "call", "files.ls", "-h"]).json();

@@ -271,7 +271,7 @@ async fn an_answer_to_a_slow_reader_survives_the_drain() {
 
 #[tokio::test]
 async fn empty_frames_are_not_free() {
-    let server = TestServer::start(PLUGINS).await;
+    let server = TestServer::start_with("empty_frames_max = 1000000000", PLUGINS).await;
     let mut peer = RawPeer::greet(server.address).await;
     peer.send(&open("demo.deaf")).await;
     let empty = frame(Kind::Data, b"").repeat(8 << 10);

@@ -1,6 +1,7 @@
 //! End-to-end tests: real sockets, and real processes where a process is what matters.
 
 mod access;
+mod audit;
 mod bench;
 mod bench_trouble;
 mod call_flags;
@@ -28,6 +29,7 @@ mod identity;
 mod knocks;
 mod layers;
 mod lifecycle;
+mod limits;
 mod log;
 mod privileges;
 mod profiles;
@@ -35,6 +37,8 @@ mod programs;
 mod readme;
 mod recording;
 mod reload;
+mod rescue;
+mod secured;
 mod shell_server;
 mod support;
 mod tls;

@@ -71,7 +71,7 @@ fn arguments_come_as_strings_as_json_or_as_a_whole() {
     let wrong = server.run(["call", "shell.exec", "argv=echo"]);
     assert_eq!(wrong.code, Some(64 + 3));
     assert!(
-        wrong.stderr.contains("argument \"argv\": \"echo\"; allowed: a list of 1 elements or more"),
+        wrong.stderr.contains("argument \"argv\": \"echo\"; allowed: a list of at least 1 element"),
         "{}",
         wrong.stderr
     );

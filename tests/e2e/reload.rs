@@ -59,8 +59,15 @@ async fn new_calls_find_new_plugins_and_running_calls_end_as_they_began() {
     has("swap", "old is told Replaced").await;
     has("swap", "old rests").await;
     assert!(!journal("swap").iter().any(|line| line.starts_with("same is told")));
-    drop((running, other));
+    drop(other);
+    running.send(&open("same.wait")).await;
+    assert_eq!(running.frame().await.payload, "waits");
     server.control.drain();
+    // What began now would never be told to stop.
+    assert!(matches!(server.control.reload(config("[plugins.echo]\n")), Err(ReloadError::Ended)));
+    running.send(&eoi()).await;
+    assert_eq!(running.frame().await.payload, "same");
+    drop(running);
     server.stopped().await;
     for name in ["new", "same", "added"] {
         has("swap", &format!("{name} is told ServerEnds")).await;

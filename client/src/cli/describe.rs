@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::answer::Answer;
 use super::directory;
 use super::failure::Failure;
+use super::flags::kind::Kind;
 use super::options;
 use super::session::Session;
 use super::text::{columns, one_line};
@@ -131,7 +132,7 @@ fn members(schema: &Value) -> Vec<[String; 4]> {
         let description = member["description"].as_str().unwrap_or_default();
         [
             one_line(name),
-            type_name(member),
+            Kind::of(member).words(),
             necessity(member, required(name)),
             one_line(&description.replace('\n', " ")),
         ]
@@ -147,23 +148,6 @@ fn necessity(member: &Value, required: bool) -> String {
     }
 }
 
-/// The type of a value, without the null that stands for its absence.
-fn type_name(schema: &Value) -> String {
-    if let Some(values) = schema["enum"].as_array() {
-        return one_line(&values.iter().map(Value::to_string).collect::<Vec<_>>().join(" | "));
-    }
-    let names: Vec<&str> = match &schema["type"] {
-        Value::String(name) => vec![name],
-        Value::Array(names) => names.iter().filter_map(Value::as_str).filter(|name| *name != "null").collect(),
-        _ => Vec::new(),
-    };
-    match names.as_slice() {
-        [] => "any".to_owned(),
-        ["array"] if schema["items"].is_object() => format!("array of {}", type_name(&schema["items"])),
-        names => one_line(&names.join(" | ")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,16 +156,18 @@ mod tests {
     fn arguments_tell_type_necessity_and_meaning() {
         let schema = json!({"properties": {
             "argv": {"type": "array", "items": {"type": "string"}, "description": "the command"},
-            "depth": {"type": ["integer", "null"], "default": null},
+            "depth": {"type": ["integer", "null"], "minimum": 1, "maximum": 9, "default": null},
             "mode": {"enum": ["a", "b"], "default": "a"},
+            "user": {"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "null"}]},
         }, "required": ["argv"]});
         let row = |cells: [&str; 4]| cells.map(str::to_owned);
         assert_eq!(
             members(&schema),
             [
-                row(["argv", "array of string", "required", "the command"]),
-                row(["depth", "integer", "optional", ""]),
-                row(["mode", "\"a\" | \"b\"", "default \"a\"", ""]),
+                row(["argv", "list of text", "required", "the command"]),
+                row(["depth", "integer, 1 to 9", "optional", ""]),
+                row(["mode", "a | b", "default \"a\"", ""]),
+                row(["user", "text or integer", "optional", ""]),
             ]
         );
     }

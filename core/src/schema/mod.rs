@@ -4,9 +4,11 @@
 //! types that read the value.
 
 mod keys;
+mod units;
 mod values;
 
 pub(crate) use self::keys::misplaced_values;
 pub use self::keys::{UnknownKey, unknown_keys};
+pub use self::units::{ByteSize, TimeSpan};
 pub use self::values::allowed_values;
 pub(crate) use self::values::wrong_values;

@@ -3,7 +3,11 @@
 
 use serde_json::{Number, Value};
 
+use super::units::words_of_format;
 use crate::did_you_mean;
+
+/// The most wrong values that are looked for: nobody reads more, and a header can hold thousands.
+const FOUND_MAX: usize = 50;
 
 /// The longest text of a found value that a message repeats, in characters.
 const SHOWN_MAX: usize = 40;
@@ -19,18 +23,22 @@ pub(crate) struct WrongValue {
     pub(crate) is_missing: bool,
 }
 
-/// Lists every value, at any depth, that `schema` does not allow.
+/// Lists the values, at any depth, that `schema` does not allow, at most [`FOUND_MAX`].
 ///
-/// It refuses nothing that a reader may take: a `null` in place of what need not be there is left alone, and so is whatever
-/// has a `$ref`, and a text that says a number or a boolean, as every argument of a command line is a text at first. Unknown
-/// keys are not its business.
+/// It refuses nothing that a reader may take, but for a list in place of an object, which serde would read by position. A
+/// `null` in place of what need not be there is left alone, and so is whatever has a `$ref`, and a text that says a number or
+/// a boolean, as every argument of a command line is a text at first. Unknown keys are not its business.
 pub(crate) fn wrong_values(schema: &Value, value: &Value) -> Vec<WrongValue> {
     let mut found = Vec::new();
     check(schema, value, &mut Vec::new(), &mut found);
+    found.truncate(FOUND_MAX);
     found
 }
 
 fn check(schema: &Value, value: &Value, path: &mut Vec<String>, found: &mut Vec<WrongValue>) {
+    if found.len() >= FOUND_MAX {
+        return;
+    }
     let alternatives = ["anyOf", "oneOf"].iter().find_map(|key| schema.get(*key)?.as_array());
     match alternatives {
         Some(alternatives) => check_alternatives(schema, alternatives, value, path, found),
@@ -195,7 +203,7 @@ fn wrong(schema: &Value, value: &Value, path: &[String]) -> WrongValue {
 
 /// The value as the message repeats it: not when it is long, has parts, or is secret.
 fn shown(schema: &Value, value: &Value) -> String {
-    let is_secret = schema.get("writeOnly").and_then(Value::as_bool) == Some(true);
+    let is_secret = ["writeOnly", "x-secret"].iter().any(|key| schema.get(*key) == Some(&Value::Bool(true)));
     match value {
         Value::Object(_) => "an object".to_owned(),
         Value::Array(items) => format!("a list of {}", items.len()),
@@ -236,6 +244,9 @@ pub fn allowed_values(schema: &Value) -> String {
         let texts = alternatives.iter().filter(|alternative| !is_null(alternative)).map(allowed_values);
         return texts.collect::<Vec<_>>().join(", or ");
     }
+    if let Some(words) = schema.get("format").and_then(Value::as_str).and_then(words_of_format) {
+        return words.to_owned();
+    }
     let names = match schema.get("type") {
         Some(Value::String(name)) => vec![name.as_str()],
         Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).filter(|name| *name != "null").collect(),
@@ -271,9 +282,10 @@ fn range(schema: &Value) -> String {
 
 fn length(schema: &Value, least: &str, most: &str, of: &str) -> String {
     let bound = |key: &str| schema.get(key).and_then(Value::as_u64);
+    let of = if bound(most).or(bound(least)) == Some(1) { of.strip_suffix('s').unwrap_or(of) } else { of };
     match (bound(least), bound(most)) {
         (Some(least), Some(most)) => format!(" of {least} to {most} {of}"),
-        (Some(least), None) => format!(" of {least} {of} or more"),
+        (Some(least), None) => format!(" of at least {least} {of}"),
         (None, Some(most)) => format!(" of at most {most} {of}"),
         (None, None) => String::new(),
     }
@@ -281,6 +293,7 @@ fn length(schema: &Value, least: &str, most: &str, of: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rstest::rstest;
     use serde_json::json;
 
@@ -300,16 +313,17 @@ mod tests {
     #[case::above(json!({"type": "number", "maximum": 0.5}), json!(0.75), "0.75; allowed: a number, at most 0.5")]
     #[case::exclusive(json!({"type": "number", "exclusiveMinimum": 0}), json!(0), "0; allowed: a number, more than 0")]
     #[case::beyond_floats(json!({"maximum": u64::MAX - 1}), json!(u64::MAX), "18446744073709551615; allowed: any value")]
-    #[case::short(json!({"type": "string", "minLength": 1}), json!(""), "\"\"; allowed: a string of 1 characters or more")]
+    #[case::short(json!({"type": "string", "minLength": 1}), json!(""), "\"\"; allowed: a string of at least 1 character")]
     #[case::long(json!({"type": "string", "maxLength": 3}), json!("Grüße"), "\"Grüße\"; allowed: a string of at most 3 characters")]
-    #[case::few(json!({"type": ["array", "null"], "minItems": 1}), json!([]), "a list of 0; allowed: a list of 1 elements or more")]
+    #[case::few(json!({"type": ["array", "null"], "minItems": 1}), json!([]), "a list of 0; allowed: a list of at least 1 element")]
     #[case::choice(json!({"enum": ["asc", "desc"]}), json!("descc"), "\"descc\"; did you mean \"desc\"?; allowed: \"asc\", \"desc\"")]
     #[case::described_choice(
         json!({"oneOf": [{"type": "string", "const": "a"}, {"type": "string", "const": "b"}]}), json!("weather"), "\"weather\"; allowed: \"a\", \"b\""
     )]
     #[case::alternatives(json!({"anyOf": [{"type": "string"}, {"type": "boolean"}]}), json!(1), "1; allowed: a string, or true, false")]
     #[case::optional(json!({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}), json!(0), "0; allowed: an integer, at least 1")]
-    #[case::secret(json!({"type": "string", "writeOnly": true, "minLength": 9}), json!("s3cret"), "a text of 6 characters; allowed: a string of 9 characters or more")]
+    #[case::secret(json!({"type": "string", "writeOnly": true, "minLength": 9}), json!("s3cret"), "a text of 6 characters; allowed: a string of at least 9 characters")]
+    #[case::marked_secret(json!({"type": "integer", "x-secret": true}), json!("s3cret"), "a text of 6 characters; allowed: an integer")]
     fn what_is_wrong_is_found_and_what_is_allowed_said(
         #[case] schema: Value,
         #[case] value: Value,
@@ -351,5 +365,100 @@ mod tests {
     #[case::unknown_key(json!({"type": "object", "properties": {}}), json!({"x": 1}))]
     fn what_may_be_right_is_left_alone(#[case] schema: Value, #[case] value: Value) {
         assert_eq!(complaints(&schema, &value), Vec::<String>::new());
+    }
+
+    #[test]
+    fn no_more_is_found_than_anybody_reads() {
+        let schema = json!({"type": "array", "items": {"type": "integer"}});
+        assert_eq!(wrong_values(&schema, &json!(vec!["x"; 10_000])).len(), FOUND_MAX);
+    }
+
+    /// Arguments of every kind that handlers have.
+    #[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+    #[serde(default)]
+    #[derive(Default)]
+    #[allow(dead_code, reason = "only whether they are read is looked at")]
+    struct Args {
+        text: String,
+        count: u8,
+        ratio: f32,
+        flag: Option<bool>,
+        mode: Mode,
+        list: Vec<Option<i16>>,
+        map: std::collections::BTreeMap<String, u32>,
+        nested: Option<Nested>,
+        either: Either,
+        #[schemars(with = "crate::schema::ByteSize")]
+        size: bytesize::ByteSize,
+    }
+
+    #[derive(Debug, Default, serde::Deserialize, schemars::JsonSchema)]
+    #[serde(rename_all = "snake_case")]
+    #[schemars(inline)]
+    enum Mode {
+        #[default]
+        Fast,
+        Careful,
+    }
+
+    #[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+    #[schemars(inline)]
+    #[allow(dead_code, reason = "only whether they are read is looked at")]
+    struct Nested {
+        needed: i64,
+    }
+
+    #[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+    #[serde(untagged)]
+    #[schemars(inline)]
+    #[allow(dead_code, reason = "only whether they are read is looked at")]
+    enum Either {
+        Number(u16),
+        Texts(Vec<String>),
+    }
+
+    impl Default for Either {
+        fn default() -> Either {
+            Either::Number(0)
+        }
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (-300i64..300).prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            proptest::sample::select(vec!["fast", "careful", "true", "7", "1KiB", ""]).prop_map(Value::from),
+        ];
+        leaf.prop_recursive(2, 12, 4, |inner| {
+            let name = proptest::sample::select(vec!["needed", "a", "b"]).prop_map(str::to_owned);
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map(name, inner, 0..4).prop_map(|map| json!(map)),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_refused_that_serde_reads(
+            name in proptest::sample::select(
+                vec!["text", "count", "ratio", "flag", "mode", "list", "map", "nested", "either", "size"]
+            ),
+            value in any_value(),
+        ) {
+            prop_assume!(!(name == "nested" && value.is_array()));
+            let args = json!({ name: value });
+            let schema = schemars::generate::SchemaSettings::default()
+                .with(|settings| settings.inline_subschemas = true)
+                .into_generator()
+                .into_root_schema_for::<Args>();
+            if serde_json::from_value::<Args>(args.clone()).is_ok() {
+                prop_assert_eq!(complaints(schema.as_value(), &args), Vec::<String>::new());
+            }
+        }
     }
 }

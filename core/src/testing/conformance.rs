@@ -38,6 +38,9 @@ const STILL_TIME: Duration = Duration::from_millis(200);
 /// How many calls run at once.
 const CALLS_AT_ONCE: usize = 32;
 
+/// How long a call with made-up arguments may take; a stream that never ends is one as good as any.
+const MADE_UP_TIME: Duration = Duration::from_millis(100);
+
 /// How many times arguments are made up for each operation.
 const MADE_UP: u64 = 64;
 
@@ -309,7 +312,7 @@ pub async fn made_up_arguments_end_the_call(subject: Subject) {
         for seed in 0..MADE_UP {
             let args = generate::value(operation.args_schema_value(), &mut Choices::new(seed), 0);
             let what = format!("{} {args}", operation.name());
-            let call = world.plugin.call(operation.name()).args(args).deadline(Duration::from_secs(2));
+            let call = world.plugin.call(operation.name()).args(args).deadline(MADE_UP_TIME);
             let session = world.within(&what, call.start()).await;
             sound(&what, world.within(&what, session.run(&[Data::main("a")])).await);
         }

@@ -50,15 +50,37 @@ fn put(text: &str, name: &str, table: &str) -> String {
 
 fn settings(descriptor: &Descriptor) -> String {
     let description = descriptor.describe();
-    let rows = properties(&description["settings"]).into_iter().map(|property| {
+    let mut rows = Vec::new();
+    collect_settings(&description["settings"], "", &mut rows);
+    table(["setting", "allowed", "default", "meaning"], rows, "None.")
+}
+
+/// A row for each setting, and for each within it: `outer.inner`, `outer.NAME.inner` in a map, `outer[].inner` in a list.
+fn collect_settings(schema: &Value, prefix: &str, rows: &mut Vec<[String; 4]>) {
+    for property in properties(schema) {
+        let name = format!("{prefix}{}", property.name);
         let default = match (property.is_required, property.default) {
             (true, _) => "required".to_owned(),
             (false, Some(default)) => format!("`{default}`"),
             (false, None) => "none".to_owned(),
         };
-        [format!("`{}`", property.name), allowed_values(property.schema), default, meaning(property.schema)]
-    });
-    table(["setting", "allowed", "default", "meaning"], rows.collect(), "None.")
+        rows.push([format!("`{name}`"), allowed_values(property.schema), default, meaning(property.schema)]);
+        for (parts, between) in [
+            (property.schema, "."),
+            (&property.schema["additionalProperties"], ".NAME."),
+            (&property.schema["items"], "[]."),
+        ] {
+            for schema in alternatives(parts) {
+                collect_settings(schema, &format!("{name}{between}"), rows);
+            }
+        }
+    }
+}
+
+/// The schemas of which one holds.
+fn alternatives(schema: &Value) -> impl Iterator<Item = &Value> {
+    let several = schema["anyOf"].as_array().or(schema["oneOf"].as_array());
+    std::iter::once(schema).chain(several.into_iter().flatten())
 }
 
 fn operations(operations: &[Operation]) -> String {

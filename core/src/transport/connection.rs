@@ -59,6 +59,13 @@ impl Connection {
         Connection { exchange: Exchange::new(io, limits) }
     }
 
+    /// Says how many frames without payload a call may have; 10,000 unless told otherwise. One more breaks the protocol.
+    #[must_use]
+    pub fn with_empty_frames_max(self, empty_frames_max: u32) -> Connection {
+        self.exchange.lock().empty_frames_max = empty_frames_max;
+        self
+    }
+
     /// Reads the other side's hello and queues ours.
     ///
     /// # Errors
@@ -297,7 +304,7 @@ impl Inner {
             return Ok(false);
         };
         match frame.header.kind {
-            Kind::Data => {}
+            Kind::Data => self.count_empty(u32::from(frame.payload.is_empty()))?,
             Kind::EndOfInput => self.state = State::InputEnded,
             Kind::Cancel => {
                 self.state = State::InputEnded;

@@ -28,6 +28,10 @@ const WRITE_AHEAD_MAX: usize = 256 << 10;
 /// what a cut costs, and past it longer ones stopped saving time.
 const FILE_FRAME_LEN_MAX: u32 = 256 << 10;
 
+/// How many frames without payload a call may have, unless told otherwise: more than any message needs, and soon sent by
+/// who wants to keep a server busy with nothing.
+pub(super) const EMPTY_FRAMES_MAX_DEFAULT: u32 = 10_000;
+
 /// How many bytes of short frames are handed to a handler at once: it takes them without asking again.
 const BATCH_LEN_MAX: usize = 16 << 10;
 
@@ -84,6 +88,25 @@ pub enum Violation {
         /// When it came.
         state: State,
     },
+    /// More frames without payload in one call than allowed.
+    #[error("too many frames without payload; allowed: {allowed}")]
+    TooManyEmpty {
+        /// How many there may be.
+        allowed: u32,
+    },
+}
+
+/// What a running call waits for from its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// How many bytes of output wait for the caller to read.
+    pub unwritten_len: usize,
+    /// A number that grows while output is taken.
+    pub written: u64,
+    /// How many bytes of a frame of input have arrived that is not whole, while the server would read more of it; else 0.
+    pub partial_len: usize,
+    /// The bytes of payload of the frames that were whole.
+    pub received: u64,
 }
 
 /// The bytes of payload that a call has moved.
@@ -121,6 +144,9 @@ pub(super) struct Inner {
     awaits_written: bool,
     head_allowed: bool,
     pub(super) traffic: Traffic,
+    pub(super) empty_frames_max: u32,
+    /// How many of them the call has had.
+    empty_frames: u32,
 }
 
 impl Exchange {
@@ -142,6 +168,8 @@ impl Exchange {
             awaits_written: false,
             head_allowed: false,
             traffic: Traffic::default(),
+            empty_frames_max: EMPTY_FRAMES_MAX_DEFAULT,
+            empty_frames: 0,
         })))
     }
 
@@ -212,6 +240,20 @@ impl Inner {
         self.stop_token = None;
         self.head_allowed = true;
         self.traffic = Traffic::default();
+        self.empty_frames = 0;
+    }
+
+    /// Counts frames without payload.
+    #[inline]
+    pub(super) fn count_empty(&mut self, count: u32) -> Result<(), Violation> {
+        if count > 0 {
+            self.empty_frames = self.empty_frames.saturating_add(count);
+            let allowed = self.empty_frames_max;
+            if self.empty_frames > allowed {
+                return Err(Violation::TooManyEmpty { allowed });
+            }
+        }
+        Ok(())
     }
 
     /// What the caller did and nobody has heard of yet, when the handler returned in the same moment.
@@ -259,6 +301,10 @@ impl Inner {
         }
         let batch = self.inbound.take_batch(BATCH_LEN_MAX);
         self.traffic.received += batch.payload_len() as u64;
+        if let Err(violation) = self.count_empty(batch.empty_count()) {
+            self.interrupt = Some(Interrupt::Violation(violation));
+            return Batch::default();
+        }
         if self.inbound.take_end_of_input() {
             self.state = State::InputEnded;
         }
@@ -296,7 +342,7 @@ impl Inner {
             return Ok(false);
         }
         if header.kind == Kind::Data {
-            return Ok(self.take_batch());
+            return self.take_batch();
         }
         let Some(frame) = self.inbound.take()? else {
             return Ok(false);
@@ -306,15 +352,16 @@ impl Inner {
     }
 
     /// Reads data ahead of the handler; false while the next frame is not whole.
-    fn take_batch(&mut self) -> bool {
+    fn take_batch(&mut self) -> Result<bool, Violation> {
         let batch = self.inbound.take_batch(BATCH_LEN_MAX);
         let is_some = !batch.is_empty();
+        self.count_empty(batch.empty_count())?;
         if is_some {
             self.traffic.received += batch.payload_len() as u64;
             self.queue_len += batch.cost();
             self.queue.push_back(batch);
         }
-        is_some
+        Ok(is_some)
     }
 
     fn accept_input(&mut self, kind: Kind) -> Result<(), Violation> {
@@ -563,6 +610,18 @@ impl Watch {
             Poll::Pending
         })
         .await
+    }
+
+    /// How far both directions have come.
+    pub fn progress(&self) -> Progress {
+        let inner = self.exchange.lock();
+        let reads = inner.state == State::Input && inner.queue_len < READ_AHEAD_MAX;
+        Progress {
+            unwritten_len: inner.outbound.len(),
+            written: inner.outbound.taken_len(),
+            partial_len: if reads { inner.inbound.len() } else { 0 },
+            received: inner.traffic.received,
+        }
     }
 
     /// Makes receiving and sending fail with `status` from now on, and tells the handler that the call is cancelled.

@@ -14,7 +14,7 @@ mod outbound;
 mod stream;
 
 pub use connection::{Connection, Departure, GreetError};
-pub use exchange::{Interrupt, State, Traffic, Violation, Watch};
+pub use exchange::{Interrupt, Progress, State, Traffic, Violation, Watch};
 pub use file_part::{FilePart, SourceError};
 pub use inbound::Inbound;
 pub use outbound::Outbound;

@@ -61,6 +61,8 @@ pub struct Outbound {
     long_len: usize,
     /// Whether `io` may still hold back what it has taken.
     is_unflushed: bool,
+    /// How many bytes `io` has taken since memory was last given back.
+    taken_len: u64,
 }
 
 impl Outbound {
@@ -85,6 +87,11 @@ impl Outbound {
     #[inline]
     pub fn is_flushed(&self) -> bool {
         self.is_empty() && !self.is_unflushed
+    }
+
+    /// A number that grows while output is taken.
+    pub(crate) fn taken_len(&self) -> u64 {
+        self.taken_len
     }
 
     /// Queues bytes that are no frame: a hello, or a refusal in the other side's own protocol.
@@ -225,6 +232,7 @@ impl Outbound {
     }
 
     fn advance(&mut self, mut written: usize) {
+        self.taken_len += written as u64;
         while let Some((end, payload)) = self.long.front_mut() {
             let ahead = (*end - self.written).min(written);
             self.written += ahead;

@@ -13,11 +13,14 @@ use crate::room::Rooms;
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChatSettings {
-    /// How many rooms there may be at once, 1 to 10,000.
+    /// How many rooms there may be at once.
+    #[schemars(range(min = 1, max = 10_000))]
     pub rooms_max: usize,
-    /// The longest line, in bytes: 1 to 65,536.
+    /// The longest line, in bytes.
+    #[schemars(range(min = 1, max = 65_536))]
     pub line_len_max: usize,
-    /// How many lines a room keeps for a member that reads slowly, 1 to 4,096; older ones are missed.
+    /// How many lines a room keeps for a member that reads slowly; older ones are missed.
+    #[schemars(range(min = 1, max = 4_096))]
     pub lines_kept: usize,
 }
 

@@ -158,3 +158,8 @@ plugd_core::conformance! {
         .sample("join", json!({}), [Data::main("hello\n"), Data::main("everybody")])
         .sample("rooms", json!({}), [])
 }
+
+#[test]
+fn the_readme_tells_what_the_handler_is() {
+    plugd_core::testing::check_readme("chat", concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
+}

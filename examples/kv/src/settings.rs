@@ -1,8 +1,8 @@
 //! What an operator may set.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use plugd_core::{Context, SettingError, Settings, StartError};
+use plugd_core::{Context, Operation, SettingError, Settings, StartError, Writes};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -21,11 +21,13 @@ const CHANGES_KEPT_LIMIT: usize = 65_536;
 pub struct KvSettings {
     /// The database file, relative to the configuration file; it is made where there is none.
     pub file: PathBuf,
-    /// The longest value, in bytes: 1 to 67,108,864.
+    /// The longest value, in bytes.
     #[serde(default = "value_len_max_default")]
+    #[schemars(range(min = 1, max = 67_108_864))]
     pub value_len_max: usize,
-    /// How many changes are kept for a watcher that reads slowly, 1 to 65,536; older ones are missed.
+    /// How many changes are kept for a watcher that reads slowly; older ones are missed.
     #[serde(default = "changes_kept_default")]
+    #[schemars(range(min = 1, max = 65_536))]
     pub changes_kept: usize,
 }
 
@@ -54,6 +56,11 @@ impl Settings for KvSettings {
             errors.push(SettingError::new("changes_kept", text));
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// The directory of the file: where it is new, it has to be made there.
+    fn writes(&self, _operations: &[Operation]) -> Writes {
+        Writes::Below(vec![self.file.parent().unwrap_or(Path::new("")).to_owned()])
     }
 
     fn build(self, context: &Context) -> Result<Kv, StartError> {

@@ -176,3 +176,8 @@ plugd_core::conformance! {
         // It goes on until its caller has enough.
         .sparing("watch")
 }
+
+#[test]
+fn the_readme_tells_what_the_handler_is() {
+    plugd_core::testing::check_readme("kv", concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
+}

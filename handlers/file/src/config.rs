@@ -56,15 +56,15 @@ pub struct FileSettings {
     pub durability: Durability,
     /// The longest file that may be stored, such as "10GiB"; unlimited unless set.
     #[serde(default)]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<plugd_core::schema::ByteSize>")]
     pub size_max: Option<ByteSize>,
     /// How much all files together may hold, such as "1TiB"; unlimited unless set.
     #[serde(default)]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<plugd_core::schema::ByteSize>")]
     pub quota: Option<ByteSize>,
     /// How long the beginning of an upload that was cut is kept, to be carried on.
     #[serde(default = "a_day", with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     pub upload_expiry: Duration,
 }
 

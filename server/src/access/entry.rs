@@ -80,7 +80,6 @@ impl Entry {
 
 /// What kind of listener a connection comes in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "no listener speaks TLS yet")]
 pub(crate) enum Way {
     Tcp,
     Tls,

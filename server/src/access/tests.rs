@@ -216,7 +216,8 @@ fn plugins(a: (&[&'static str], Option<Access>), b: (&[&'static str], Option<Acc
     }
     let nowhere = std::path::Path::new("");
     let layers = Layers::build(Default::default(), nowhere).expect("no layers");
-    Plugins::build(config.plugins, &registry, nowhere, &layers, None).expect("plugins that can be built")
+    Plugins::build(config.plugins, &registry, nowhere, &layers, Default::default(), None)
+        .expect("plugins that can be built")
 }
 
 /// What `caller` hears when it calls: the operation that runs, or the end.

@@ -66,6 +66,7 @@ fn row<'c>(listener: &ListenAddress, plugin: &'c PluginConfig, operation: &Opera
 fn way(listener: &ListenAddress) -> Way {
     match listener {
         ListenAddress::Tcp { .. } => Way::Tcp,
+        ListenAddress::Tls { .. } => Way::Tls,
         ListenAddress::Unix(_) => Way::Unix,
     }
 }

@@ -6,10 +6,14 @@ use serde_json::json;
 use super::{Failure, config, print};
 use crate::address::ListenAddress;
 use crate::config::{Origin, PluginConfig};
+use crate::server::load_tls;
 
 /// Says that the configuration is good, or everything that is wrong with it.
 pub(super) fn check(origin: &Origin, registry: &Registry, listen: &[ListenAddress]) -> Result<(), Failure> {
     let config = config(origin, registry, listen)?;
+    for address in config.server.listen.iter().filter(|address| address.is_tls()) {
+        load_tls(&config.server, address, &config.base_dir)?;
+    }
     let enabled = config.plugins.iter().filter(|plugin| plugin.enabled).count();
     let counts = format!("{} plugins, {enabled} enabled", config.plugins.len());
     print(&format!("{}: good; {counts}\n", origin.path().display()))

@@ -1,11 +1,13 @@
 //! The command line of the server program.
 
 mod author;
+mod cert;
 mod describe;
 mod exposure;
 mod inspect;
 mod schema;
 mod start;
+mod token;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -88,6 +90,12 @@ enum Command {
     NewHandler(author::NewHandler),
     /// Build a server with the handlers of others, or without some of ours; needs the Rust toolchain
     Build(author::Build),
+    /// Make tokens, which callers prove themselves with
+    #[command(subcommand)]
+    Token(token::Token),
+    /// Make certificates to try TLS with
+    #[command(subcommand)]
+    Cert(cert::Cert),
     /// Write a commented plugins.toml to start from
     Init {
         /// Where to write it; an existing file is left alone
@@ -157,6 +165,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Some(Command::Schema) => schema::schema(&registry),
         Some(Command::NewHandler(wanted)) => author::new_handler(wanted, &registry),
         Some(Command::Build(wanted)) => author::build(wanted),
+        Some(Command::Token(wanted)) => token::run(wanted),
+        Some(Command::Cert(wanted)) => cert::run(wanted),
         Some(Command::Init { file }) => init(file),
     }
 }

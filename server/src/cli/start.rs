@@ -1,6 +1,7 @@
 //! `plugd`: starts the server and stops it on signals.
 
 use std::io;
+use std::time::SystemTime;
 
 use plugd_core::Registry;
 use tokio::runtime::{Builder, Runtime};
@@ -38,8 +39,11 @@ pub(super) fn start(cli: &Cli, registry: Registry) -> Result<(), Failure> {
     served
 }
 
-/// Says which risks are taken, each once.
+/// Says which risks are taken, each once, and which tokens have ended.
 fn warn_of_risks(config: &Config) {
+    for token in config.tokens.expired(SystemTime::now()) {
+        warn!(token, "the token has expired; nobody can use it");
+    }
     for finding in config.findings.iter().filter(|finding| finding.accepted) {
         warn!(insecure = finding.risk.name(), plugin = finding.plugin, "{}", finding.problem);
     }

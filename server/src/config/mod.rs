@@ -20,6 +20,7 @@ use self::section::{PluginSection, ServerSection};
 use crate::access::{Access, Groups};
 use crate::address::ListenAddress;
 use crate::handlers::{CHOSEN, SHIPPED};
+use crate::identity::{TokenSection, Tokens};
 use crate::layers::LimitsSettings;
 
 pub(crate) use self::schema::schema;
@@ -37,7 +38,7 @@ const TEXT_LEN_MAX: u64 = 1 << 20;
 /// What a server serves when there is no file at all, as far as it is linked: nothing that touches the machine.
 const BUILT_IN: [&str; 2] = ["echo", "upper"];
 
-const SECTIONS: [&str; 4] = ["groups", "layers", "plugins", "server"];
+const SECTIONS: [&str; 5] = ["groups", "layers", "plugins", "server", "tokens"];
 
 /// Where a configuration comes from.
 #[derive(Debug, Clone)]
@@ -139,6 +140,8 @@ pub struct Config {
     pub plugins: Vec<PluginConfig>,
     /// The layers that stand around some plugin.
     pub(crate) layers: BTreeMap<String, LayerBlueprint>,
+    /// The tokens that callers may prove themselves with.
+    pub(crate) tokens: Tokens,
     /// What the safe defaults forbid and the operator accepts; after [`Config::inspect`] also what nobody accepted.
     pub(crate) findings: Vec<Finding>,
     /// What is read at the start alone: the section `server`, and `layers`.
@@ -178,6 +181,7 @@ impl Config {
         reader.refuse_unknown_sections();
         let server = reader.server(listen);
         let everywhere = reader.layers_everywhere();
+        let tokens = reader.tokens();
         let groups = reader.groups();
         let plugins = reader.plugins(server.as_ref(), &everywhere, &groups);
         let layers = reader.layers(plugins.iter().flat_map(|plugin| &plugin.layers));
@@ -190,7 +194,7 @@ impl Config {
         }
         match server {
             Some(server) if errors.is_empty() => {
-                Ok(Config { server, plugins, layers, findings, fixed, base_dir: origin.base_dir.clone() })
+                Ok(Config { server, plugins, layers, tokens, findings, fixed, base_dir: origin.base_dir.clone() })
             }
             _ => Err(ConfigErrors::new(errors)),
         }
@@ -308,6 +312,15 @@ impl Reader<'_> {
         errors.extend(more);
         self.errors.extend(self.document.setting_errors(&["groups"], errors));
         groups
+    }
+
+    fn tokens(&mut self) -> Tokens {
+        let value = self.document.section("tokens").cloned().unwrap_or_else(|| Value::Object(Default::default()));
+        let Reading { settings, mut errors } = read_settings::<BTreeMap<String, TokenSection>>(value);
+        let (tokens, more) = TokenSection::read(&settings.unwrap_or_default());
+        errors.extend(more);
+        self.errors.extend(self.document.setting_errors(&["tokens"], errors));
+        tokens
     }
 
     /// The names of `[tokens.NAME]`, which rules may name.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::RESERVED;
 use super::section::{PluginSection, ServerSection};
+use crate::identity::TokenSection;
 
 /// The schema (draft 2020-12) of every configuration that the handlers of `registry` can serve.
 ///
@@ -39,6 +40,12 @@ pub(crate) fn schema(registry: &Registry) -> Value {
                 "type": "object",
                 "propertyNames": { "pattern": name },
                 "additionalProperties": { "type": "array", "items": { "type": "string" } },
+            },
+            "tokens": {
+                "description": "What callers may prove themselves with, by name.",
+                "type": "object",
+                "propertyNames": { "pattern": name },
+                "additionalProperties": section::<TokenSection>(),
             },
             "plugins": {
                 "description": "The plugins, each a table of its own.",

@@ -18,7 +18,9 @@ use super::Risk;
 use crate::access::AccessSection;
 use crate::address::{DEFAULT_PORT, ListenAddress};
 use crate::layers::LimitsSettings;
+use crate::limits::ConnectionLimits;
 use crate::process::Account;
+use crate::tls::{TlsSection, TlsTable};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
@@ -50,32 +52,64 @@ pub enum AuditTarget {
 pub(super) struct ServerSection {
     /// Where to listen.
     listen: Vec<String>,
+    /// What `tls://` addresses show and take.
+    tls: TlsSection,
     /// What stands around every plugin, the outermost first.
     pub(super) layers: Vec<String>,
     /// How many connections may be open at once.
     #[schemars(range(min = 1, max = 100_000))]
     connections_max: u32,
+    /// How many connections may be open at once from one address, or of one user over unix sockets.
+    #[schemars(range(min = 1, max = 100_000))]
+    connections_per_address_max: u32,
+    /// How many connections may be open at once whose first opening header is not whole yet.
+    #[schemars(range(min = 1, max = 100_000))]
+    connections_unidentified_max: u32,
+    /// How many calls a connection takes, one after the other, before it is closed.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    calls_per_connection_max: u32,
+    /// How many frames without payload a call may have.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    empty_frames_max: u32,
+    /// How much of a data frame that has begun must arrive in a second.
+    #[schemars(with = "plugd_core::schema::ByteSize")]
+    body_rate_min: ByteSize,
+    /// How long a data frame may take beyond what that rate gives it.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
+    body_rate_grace: Duration,
+    /// How many wrong tokens from one address, or of one user over unix sockets, are answered.
+    #[schemars(range(min = 1, max = 1_000))]
+    token_failures_max: u32,
+    /// How long no token is taken from there after the last of them.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
+    token_penalty: Duration,
+    /// How long a caller may read nothing of what waits for it.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
+    write_timeout: Duration,
     /// The longest data frame that is accepted.
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::ByteSize")]
     frame_max: ByteSize,
     /// The longest opening header that is accepted.
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::ByteSize")]
     header_max: ByteSize,
     /// How long a new connection, or a header that has begun to arrive, may take until the header is whole.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     header_timeout: Duration,
     /// How long a connection may wait between two calls.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     idle_timeout: Duration,
     /// How long running calls may take to finish when the server is told to stop.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     drain_timeout: Duration,
     /// How long a handler may take to clean up after its call was cancelled.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     grace: Duration,
     /// The congestion control of TCP connections, such as cubic; the system's own unless told otherwise. Linux only.
     congestion: Option<String>,
@@ -92,7 +126,7 @@ pub(super) struct ServerSection {
     log: String,
     /// How log lines look: text or json.
     log_format: LogFormat,
-    /// Where a line goes for each command that somebody asked for: log, journald, or file:PATH.
+    /// Where a line goes for each call, and for each command that somebody asked for: log, journald, or file:PATH.
     audit: String,
     /// Who may connect to unix sockets, as permissions in octal: 0600 the server's user, 0660 its group too, 0666 everybody.
     #[schemars(extend("enum" = ["0600", "0660", "0666"]))]
@@ -106,8 +140,18 @@ impl Default for ServerSection {
     fn default() -> ServerSection {
         ServerSection {
             listen: vec![format!("tcp://127.0.0.1:{DEFAULT_PORT}")],
+            tls: TlsSection::default(),
             layers: Vec::new(),
             connections_max: 1024,
+            connections_per_address_max: 128,
+            connections_unidentified_max: 256,
+            calls_per_connection_max: 100_000_000,
+            empty_frames_max: 10_000,
+            body_rate_min: ByteSize::kib(1),
+            body_rate_grace: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(60),
+            token_failures_max: 10,
+            token_penalty: Duration::from_secs(60),
             frame_max: ByteSize(DATA_LEN_MAX_DEFAULT.into()),
             header_max: ByteSize(HEADER_LEN_MAX.into()),
             header_timeout: Duration::from_secs(10),
@@ -166,6 +210,14 @@ pub struct ServerSettings {
     pub log_format: LogFormat,
     /// Where the lines of the audit go. The program reads it, as it does `log`.
     pub audit: AuditTarget,
+    /// What `tls://` addresses show and take.
+    pub(crate) tls: TlsTable,
+    /// How many wrong tokens from one peer are answered.
+    pub(crate) token_failures_max: u32,
+    /// How long no token is taken from that peer then.
+    pub(crate) token_penalty: Duration,
+    /// What a connection may use.
+    pub(crate) limits: ConnectionLimits,
     /// The permissions of unix sockets.
     pub(crate) unix_mode: u32,
     /// The risks that the operator accepts.
@@ -177,8 +229,10 @@ impl ServerSection {
     pub(super) fn check(self) -> Result<ServerSettings, Vec<SettingError>> {
         let second = Duration::from_secs(1);
         let mut checks = Checks::default();
+        let listen = checks.listen(&self.listen);
         let settings = ServerSettings {
-            listen: checks.listen(&self.listen),
+            tls: checks.tls(self.tls.clone(), &listen),
+            listen,
             connections_max: checks.within("connections_max", self.connections_max, 1..=100_000),
             frame_limits: FrameLimits {
                 data_len_max: checks.size("frame_max", self.frame_max, DATA_LEN_MAX_LEAST..=DATA_LEN_MAX),
@@ -188,13 +242,16 @@ impl ServerSection {
             idle_timeout: checks.time("idle_timeout", self.idle_timeout, second / 10..=86_400 * second),
             drain_timeout: checks.time("drain_timeout", self.drain_timeout, Duration::ZERO..=3_600 * second),
             grace: checks.time("grace", self.grace, Duration::ZERO..=60 * second),
-            congestion: self.congestion,
+            congestion: self.congestion.clone(),
             workers: checks.within("workers", self.workers, 1..=1024),
             account: checks.account(self.user.as_deref(), self.group.as_deref()),
             landlock: self.landlock,
-            log: self.log,
+            log: self.log.clone(),
             log_format: self.log_format,
             audit: checks.audit(&self.audit),
+            limits: checks.limits(&self),
+            token_failures_max: checks.within("token_failures_max", self.token_failures_max, 1..=1_000),
+            token_penalty: checks.time("token_penalty", self.token_penalty, second..=86_400 * second),
             unix_mode: checks.unix_mode(&self.unix_mode),
             accepted: checks.accepted(&self.insecure, &Risk::OF_SERVER),
         };
@@ -230,6 +287,20 @@ impl Checks {
         found
     }
 
+    fn limits(&mut self, section: &ServerSection) -> ConnectionLimits {
+        let ServerSection { connections_per_address_max, connections_unidentified_max, .. } = *section;
+        let second = Duration::from_secs(1);
+        ConnectionLimits {
+            per_address_max: self.within("connections_per_address_max", connections_per_address_max, 1..=100_000),
+            unidentified_max: self.within("connections_unidentified_max", connections_unidentified_max, 1..=100_000),
+            calls_max: self.within("calls_per_connection_max", section.calls_per_connection_max, 1..=1_000_000_000),
+            empty_frames_max: self.within("empty_frames_max", section.empty_frames_max, 1..=1_000_000_000),
+            body_rate_min: self.size("body_rate_min", section.body_rate_min, 1..=1 << 20),
+            body_rate_grace: self.time("body_rate_grace", section.body_rate_grace, second / 10..=600 * second),
+            write_timeout: self.time("write_timeout", section.write_timeout, second / 10..=3_600 * second),
+        }
+    }
+
     fn listen(&mut self, texts: &[String]) -> Vec<ListenAddress> {
         if texts.is_empty() {
             self.0.push(SettingError::new("listen", "no address to listen on"));
@@ -242,6 +313,12 @@ impl Checks {
             }
         }
         addresses
+    }
+
+    fn tls(&mut self, section: TlsSection, listen: &[ListenAddress]) -> TlsTable {
+        let (table, errors) = section.check(listen);
+        self.0.extend(errors);
+        table
     }
 
     fn audit(&mut self, text: &str) -> AuditTarget {

@@ -1,7 +1,6 @@
 //! How many calls a plugin takes at once and in a time, in all and from one peer.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -9,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use plugd_core::wire::DEADLINE_MAX;
 use plugd_core::{
-    CallFacts, Caller, Context, Layer, LayerDescriptor, LayerSettings, Metrics, Origin, Passage, Peer, Refusal,
-    SettingError, StartError, Status,
+    CallFacts, Context, Layer, LayerDescriptor, LayerSettings, Metrics, Origin, Passage, Refusal, SettingError,
+    StartError, Status,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
+
+use crate::limits::PeerKey;
 
 /// The layer's name.
 pub(crate) const NAME: &str = "limits";
@@ -39,7 +40,7 @@ pub(crate) fn descriptor() -> LayerDescriptor {
 pub(crate) struct LimitsSettings {
     /// How long a call may take; a caller may ask for less, never for more.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<plugd_core::schema::TimeSpan>")]
     pub(crate) deadline: Option<Duration>,
     /// How many calls of the plugin may run at once.
     calls_max: Option<u32>,
@@ -173,29 +174,6 @@ struct PeerCounts {
     calls: u32,
     /// When the peer will have as many calls to begin as it ever has.
     drawn_until: Instant,
-}
-
-/// What counts as one peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum PeerKey {
-    /// An IPv4 address, or the 64 bits of an IPv6 address that name a network: whoever has one, has all of it.
-    Address(u64),
-    /// A user of this machine, over a unix socket.
-    User(u32),
-    /// Whoever is in this process.
-    Local,
-}
-
-impl PeerKey {
-    fn of(caller: &Caller) -> PeerKey {
-        let Peer::Tcp(address) = &caller.peer else {
-            return caller.principal.uid().map_or(PeerKey::Local, PeerKey::User);
-        };
-        match address.ip().to_canonical() {
-            IpAddr::V4(address) => PeerKey::Address(u32::from(address).into()),
-            IpAddr::V6(address) => PeerKey::Address((u128::from(address) >> 64) as u64),
-        }
-    }
 }
 
 /// Which limit a call ran into.
@@ -371,7 +349,6 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    use plugd_core::Principal;
     use serde_json::Value;
 
     use super::*;
@@ -453,16 +430,6 @@ mod tests {
         assert!(admit(3).is_ok(), "a known peer may go on");
         drop(held);
         assert!(admit(99).is_ok());
-    }
-
-    #[test]
-    fn a_network_of_ipv6_is_one_peer_and_a_mapped_address_is_ipv4() {
-        let key = |address: &str| PeerKey::of(&Caller::new(Peer::Tcp(address.parse().expect("an address"))));
-        assert_eq!(key("[2001:db8::1]:1"), key("[2001:db8::2]:7"));
-        assert_ne!(key("[2001:db8::1]:1"), key("[2001:db8:0:1::1]:1"));
-        assert_eq!(key("[::ffff:10.0.0.1]:1"), key("10.0.0.1:2"));
-        assert_ne!(key("10.0.0.1:1"), key("10.0.0.2:1"));
-        assert_eq!(PeerKey::of(&Caller::new(Peer::Unix).known_as(Principal::of_uid(7))), PeerKey::User(7));
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub(crate) fn confine(config: &Config) -> Result<Confinement, String> {
     }
     let sockets = config.server.listen.iter().filter_map(|address| match address {
         ListenAddress::Unix(path) => Some(rooted(path.parent().unwrap_or(Path::new("")), Path::new(""))),
-        ListenAddress::Tcp { .. } => None,
+        ListenAddress::Tcp { .. } | ListenAddress::Tls { .. } => None,
     });
     if !landlock::restrict(&directories, &sockets.collect())? {
         info!("not confined: this kernel has no Landlock of version 2");

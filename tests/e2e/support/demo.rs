@@ -28,6 +28,7 @@ plugd_core::register!(|| {
         .operation(Operation::new("deaf", "reads no input until it is cancelled, then says how much it moved"))
         .operation(Operation::new("head-late", "sends its header after data"))
         .operation(Operation::new("fill", "sends so many bytes").args::<FillArgs>())
+        .operation(Operation::new("block", "blocks its thread until a file is there").args::<BlockArgs>())
         .operation(Operation::new("panic-in-drop", "panics when it is dropped"))
         .handler(|| Demo)
 });
@@ -63,6 +64,14 @@ impl Handler for Demo {
                 Err(Status::failed_precondition("not-today", "not today").with_detail("only for the log"))
             }
             "fill" => fill(call).await,
+            "block" => {
+                let BlockArgs { until, entered } = call.args()?;
+                std::fs::write(&entered, "").expect("a directory");
+                while !until.exists() {
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+                Ok(())
+            }
             "panic-in-drop" => {
                 let _bomb = Bomb;
                 std::future::pending().await
@@ -82,6 +91,16 @@ impl Handler for Demo {
 struct FillArgs {
     /// How many bytes.
     len: usize,
+}
+
+/// The arguments of `block`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct BlockArgs {
+    /// The file.
+    until: std::path::PathBuf,
+    /// A file that says that the thread is blocked.
+    entered: std::path::PathBuf,
 }
 
 async fn fill(call: &mut Call) -> Result<(), Status> {

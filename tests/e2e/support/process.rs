@@ -71,7 +71,12 @@ impl Plugd {
 
     /// Serves `plugins` on a free port, and keeps its log as JSON for [`Plugd::log`].
     pub(crate) fn start_logged(plugins: &str) -> Plugd {
-        let mut command = with_args(plugd(), &["--log", "info", "--log-format", "json"]);
+        Plugd::start_logged_by("info", plugins)
+    }
+
+    /// The same, with another filter of the log.
+    pub(crate) fn start_logged_by(filter: &str, plugins: &str) -> Plugd {
+        let mut command = with_args(plugd(), &["--log", filter, "--log-format", "json"]);
         command.stderr(Stdio::piped());
         Plugd::start_by(plugins, command)
     }

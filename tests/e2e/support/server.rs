@@ -40,6 +40,13 @@ impl TestServer {
     }
 }
 
+impl TestServer {
+    /// Waits until the server has stopped, however long that takes.
+    pub(crate) async fn ended(mut self) {
+        (&mut self.task).await.expect("a server that does not panic");
+    }
+}
+
 impl Drop for TestServer {
     fn drop(&mut self) {
         self.task.abort();

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
+};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -46,9 +48,20 @@ impl Authority {
 
     /// Files with a certificate that is valid until a year, and its key.
     pub(crate) fn issue_until(&self, name: &str, year: i32) -> (PathBuf, PathBuf) {
+        self.issue_for(name, year, Vec::new())
+    }
+
+    /// Files with a certificate that is valid for some purposes alone, and its key.
+    pub(crate) fn issue_for(
+        &self,
+        name: &str,
+        year: i32,
+        purposes: Vec<ExtendedKeyUsagePurpose>,
+    ) -> (PathBuf, PathBuf) {
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
         params.not_before = date_time_ymd(1990, 1, 1);
         params.not_after = date_time_ymd(year, 1, 1);
+        params.extended_key_usages = purposes;
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let file = |end: &str| self.dir.path().join(format!("{name}-{year}.{end}"));

@@ -92,7 +92,10 @@ impl Kind {
             Kind::Map(value) => format!("map to {}", value.words()),
             Kind::Object => "object".to_owned(),
             Kind::Json(types) if types.is_empty() => "anything".to_owned(),
-            Kind::Json(types) => one_line(&types.join(" or ")),
+            Kind::Json(types) => {
+                let words = |name: &String| if name == "string" { "text".to_owned() } else { name.clone() };
+                one_line(&types.iter().map(words).collect::<Vec<_>>().join(" or "))
+            }
         }
     }
 
@@ -238,7 +241,8 @@ fn types(schema: &Value) -> Types {
         Value::Array(names) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => {
             let alternatives = ["anyOf", "oneOf"].iter().find_map(|key| schema[*key].as_array());
-            let alternatives: Vec<Types> = alternatives.into_iter().flatten().map(types).collect();
+            let alternatives = alternatives.into_iter().flatten().filter(|schema| schema["type"] != "null");
+            let alternatives: Vec<Types> = alternatives.map(types).collect();
             if alternatives.iter().any(Vec::is_empty) { Vec::new() } else { alternatives.concat() }
         }
     };
@@ -266,7 +270,7 @@ mod tests {
     #[case(json!({"type": "array", "items": {"type": "boolean"}}), "list of boolean")]
     #[case(json!({"type": "object", "additionalProperties": {"type": "string"}}), "map to text")]
     #[case(json!({"type": "object", "properties": {"a": {}}}), "object")]
-    #[case(json!({"anyOf": [{"type": "string"}, {"type": "integer"}]}), "string or integer")]
+    #[case(json!({"anyOf": [{"type": "string"}, {"type": "integer"}]}), "text or integer")]
     #[case(json!(true), "anything")]
     #[case(json!({"$ref": "#"}), "anything")]
     fn a_kind_is_told_in_words(#[case] schema: Value, #[case] words: &str) {

@@ -28,15 +28,15 @@ pub struct CommandSettings {
     pub parameters: BTreeMap<String, ParameterSettings>,
     /// How long it may run; as the plugin's commands unless set.
     #[serde(default, with = "humantime_serde")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<plugd_core::schema::TimeSpan>")]
     pub time_max: Option<Duration>,
     /// How much processor time it may use; as the plugin's commands unless set.
     #[serde(default, with = "humantime_serde")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<plugd_core::schema::TimeSpan>")]
     pub cpu_max: Option<Duration>,
     /// How much it may print; as the plugin's commands unless set.
     #[serde(default)]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<plugd_core::schema::ByteSize>")]
     pub output_max: Option<ByteSize>,
     /// How often it may run at once, within what the plugin allows.
     #[serde(default)]

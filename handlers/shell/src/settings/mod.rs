@@ -62,19 +62,19 @@ pub struct ShellSettings {
     pub umask: Option<String>,
     /// How long a command may run.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     pub time_max: Duration,
     /// How much processor time a command and all that it starts may use; unlimited unless set.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<plugd_core::schema::TimeSpan>")]
     pub cpu_max: Option<Duration>,
     /// How much a command may print, both streams together.
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::ByteSize")]
     pub output_max: ByteSize,
     /// How many commands of this plugin may run at once.
     pub commands_max: u32,
     /// How much memory each process of a command may address (RLIMIT_AS); unlimited unless set.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<plugd_core::schema::ByteSize>")]
     pub memory_max: Option<ByteSize>,
     /// How many files each process of a command may have open (RLIMIT_NOFILE).
     pub files_max: Option<u64>,
@@ -82,20 +82,20 @@ pub struct ShellSettings {
     pub processes_max: Option<u64>,
     /// How long output is awaited after a command's end from processes that it left behind.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     pub drain_time: Duration,
     /// How long a command may clean up between SIGTERM and SIGKILL; keep it below the server's own `grace`.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     pub grace: Duration,
     /// How many commands may run detached from their callers, or be remembered; 0 allows none.
     pub jobs_max: u32,
     /// How much of a job's output is kept; older output makes room for newer.
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::ByteSize")]
     pub job_output_max: ByteSize,
     /// How long a job that has ended is remembered.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "plugd_core::schema::TimeSpan")]
     pub job_expiry: Duration,
     /// What commands may read and write of the file system, enforced by Landlock; everything unless set.
     pub sandbox: Option<SandboxSettings>,

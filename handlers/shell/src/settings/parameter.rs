@@ -221,15 +221,14 @@ impl ParameterSettings {
         Value::Object(schema)
     }
 
+    /// What it is for, and what the words of the schema do not say of its bounds.
     fn describe(&self) -> String {
         let bounds = match self.read(|_, _| {}) {
-            Some(kind) => kind.allowed(),
-            None => String::new(),
+            Some(kind @ (Kind::Text { .. } | Kind::Path { .. })) => kind.allowed(),
+            _ => String::new(),
         };
-        match self.summary.as_str() {
-            "" => bounds,
-            summary => format!("{summary}; {bounds}"),
-        }
+        let parts = [self.summary.as_str(), &bounds];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
     }
 }
 
