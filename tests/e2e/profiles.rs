@@ -45,17 +45,18 @@ fn a_profile_names_a_server() {
 
 #[test]
 fn the_command_line_counts_more_than_a_profile_and_a_profile_more_than_the_environment() {
-    let home = Home::new("[profiles.here]\nserver = \"SERVER\"\ntimeout = \"200ms\"\ntoken_file = \"no-token\"\n");
+    let home = Home::new(
+        "[profiles.here]\nserver = \"SERVER\"\ntoken_file = \"no-token\"\n\
+         [profiles.hasty]\nserver = \"SERVER\"\ntimeout = \"200ms\"\n",
+    );
     // The path is relative to the file that names it.
     let profile = Outcome::from(home.plug(&["ping"]).env("PLUG_TOKEN", "other").output().expect("plug runs"));
     let expected = home.config.path().join("plugd/no-token");
     assert!(profile.code == Some(5) && profile.stderr.contains(&expected.display().to_string()), "{profile:?}");
     let line = home.run(&["--token-file", "/nonexistent/other", "ping"]);
     assert!(line.code == Some(5) && line.stderr.contains("/nonexistent/other"), "{line:?}");
-    std::fs::write(&expected, "token").expect("a file");
-    std::fs::set_permissions(&expected, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("a file of ours");
-    assert_eq!(home.run(&["exec", "--", "sleep", "1"]).code, Some(124));
-    assert_eq!(home.run(&["--timeout", "10s", "exec", "--", "sleep", "1"]).code, Some(0));
+    assert_eq!(home.run(&["-s", "@hasty", "exec", "--", "sleep", "1"]).code, Some(124));
+    assert_eq!(home.run(&["-s", "@hasty", "--timeout", "10s", "exec", "--", "sleep", "1"]).code, Some(0));
 }
 
 #[test]
