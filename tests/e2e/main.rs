@@ -32,6 +32,7 @@ mod lifecycle;
 mod limits;
 mod log;
 mod privileges;
+mod profiles;
 mod programs;
 mod readme;
 mod recording;

@@ -81,7 +81,7 @@ impl<'o> Run<'o> {
     }
 
     async fn on(&self, server: &Server) -> Verdict {
-        let name = short(server.address());
+        let name = server.label.clone().unwrap_or_else(|| short(server.address()));
         let mut show = Show::new(&self.streams, self.task.form, self.task.asked, name.clone(), self.is_several());
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,

@@ -23,6 +23,7 @@ mod many;
 mod options;
 mod output;
 mod ping;
+mod profiles;
 mod server;
 mod session;
 mod signals;

@@ -13,10 +13,11 @@ use super::completion::Completion;
 use super::exec::options::{Attach, Exec, Kill, Logs, Sh, Shown};
 use super::failure::Failure;
 use super::files::options::FileVerb;
+use super::profiles::{Profiles, ServerName};
 use super::server::{Means, Server};
 use super::text::one_line;
 use super::{bench, call, exec, files};
-use crate::{Recorder, ServerAddress};
+use crate::Recorder;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -73,10 +74,10 @@ before stands in for it.";
 #[derive(Debug, Parser)]
 #[command(name = "plug", version, after_long_help = AFTER_HELP, after_help = "See --help for exit codes and --json.")]
 pub(crate) struct Options {
-    /// The server: tls://HOST:PORT, tcp://HOST:PORT, HOST:PORT or unix:/PATH; exec, logs and call take several, one -s each or with commas
+    /// The server: tls://HOST:PORT, tcp://HOST:PORT, HOST:PORT, unix:/PATH or @PROFILE; exec, logs and call take several, one -s each or with commas
     #[arg(short = 's', long = "server", env = "PLUG_SERVER", value_name = "URL", global = true, value_delimiter = ',',
-          default_values_t = [ServerAddress::default()])]
-    pub(crate) servers: Vec<ServerAddress>,
+          default_values_t = [ServerName::default()])]
+    pub(crate) servers: Vec<ServerName>,
 
     /// The servers, and how each is reached, once that is found out.
     #[arg(skip)]
@@ -178,7 +179,7 @@ pub(crate) struct Call {
     pub(crate) flags: Map<String, Value>,
 }
 
-fn parse_wait(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_wait(text: &str) -> Result<Duration, String> {
     let wait = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if wait > plugd_core::wire::DEADLINE_MAX {
         return Err("out of range; allowed: at most 30days".to_owned());
@@ -186,7 +187,7 @@ fn parse_wait(text: &str) -> Result<Duration, String> {
     Ok(wait)
 }
 
-fn parse_timeout(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {
     let timeout = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if timeout < Duration::from_millis(1) || timeout > plugd_core::wire::DEADLINE_MAX {
         return Err("out of range; allowed: 1ms to 30days".to_owned());
@@ -209,12 +210,33 @@ impl Options {
 
     /// Finds out how the servers are reached, for which files with secrets are read.
     pub(crate) fn find_servers(&mut self) -> Result<(), Failure> {
-        self.means.check(&self.servers)?;
-        let server = |address: &ServerAddress| {
-            Ok(Server { connector: self.means.connector(address)?, timeout: self.timeout, wait: self.wait })
-        };
-        self.reached = self.servers.iter().map(server).collect::<Result<_, Failure>>()?;
+        let is_profile = |name: &ServerName| matches!(name, ServerName::Profile(_));
+        let profiles = self.servers.iter().any(is_profile).then(Profiles::of_user).transpose()?;
+        let reach = |name: &ServerName| self.reach(name, profiles.as_ref());
+        let reached: Vec<Server> = self.servers.iter().map(reach).collect::<Result<_, Failure>>()?;
+        self.means.check(reached.iter().map(Server::address))?;
+        self.reached = reached;
         Ok(())
+    }
+
+    /// How a server is reached; what the command line says counts more than what its profile says.
+    fn reach(&self, name: &ServerName, profiles: Option<&Profiles>) -> Result<Server, Failure> {
+        let (timeout, wait) = (self.timeout, self.wait);
+        match (name, profiles) {
+            (ServerName::Profile(profile), Some(profiles)) => {
+                let profile = profiles.find(profile)?;
+                Ok(Server {
+                    connector: self.means.over(profile).connector(&profile.server)?,
+                    label: Some(name.to_string()),
+                    timeout: timeout.or(profile.timeout),
+                    wait: wait.or(profile.wait),
+                })
+            }
+            (ServerName::Address(address), _) => {
+                Ok(Server { connector: self.means.connector(address)?, label: None, timeout, wait })
+            }
+            (ServerName::Profile(_), None) => Err(Failure::Usage(format!("no profiles were read for {name}"))),
+        }
     }
 
     /// The first of the servers, the only one for most verbs.

@@ -1,4 +1,4 @@
-//! The servers of a command line: how each of them is reached, from its options and the environment.
+//! The servers of a command line: how each of them is reached, from its options, profiles and the environment.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 
 use super::failure::Failure;
+use super::profiles::Profile;
 use crate::{Connector, ServerAddress, SetupError, Tls, TlsFiles, Token};
 
 /// The variable that holds a token itself.
@@ -53,6 +54,8 @@ pub(crate) struct Means {
 pub(crate) struct Server {
     /// Makes connections, without waiting for a server that is not up.
     pub(crate) connector: Connector,
+    /// The name that it goes by, where that is not its address.
+    pub(crate) label: Option<String>,
     /// The time that a call may take.
     pub(crate) timeout: Option<Duration>,
     /// The time to wait for the server to come up.
@@ -67,8 +70,9 @@ impl Server {
 
 impl Means {
     /// Finds what would have no effect, which whoever gave it should know.
-    pub(crate) fn check(&self, servers: &[ServerAddress]) -> Result<(), Failure> {
-        let is_tls = |server: &ServerAddress| matches!(server, ServerAddress::Tls { .. });
+    pub(crate) fn check<'s>(&self, servers: impl Iterator<Item = &'s ServerAddress>) -> Result<(), Failure> {
+        let servers: Vec<&ServerAddress> = servers.collect();
+        let is_tls = |server: &&ServerAddress| matches!(server, ServerAddress::Tls { .. });
         let given = [
             ("--ca", self.ca.is_some()),
             ("--cert", self.cert.is_some()),
@@ -77,11 +81,27 @@ impl Means {
         ];
         match given.iter().find(|(_, is_given)| *is_given) {
             Some((option, _)) if !servers.iter().any(is_tls) => {
-                let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
+                let servers: Vec<String> = servers.iter().map(|server| server.to_string()).collect();
                 let text = format!("{option} is for servers of tls://; given: {}", servers.join(", "));
                 Err(Failure::Usage(text))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// What the command line says, and for the rest what a profile says.
+    pub(crate) fn over(&self, profile: &Profile) -> Means {
+        let (cert, key) = match (&self.cert, &self.key) {
+            (None, None) => (profile.cert.clone(), profile.key.clone()),
+            given => (given.0.clone(), given.1.clone()),
+        };
+        Means {
+            token_file: self.token_file.clone().or_else(|| profile.token_file.clone()),
+            insecure_cleartext_token: self.insecure_cleartext_token,
+            ca: self.ca.clone().or_else(|| profile.ca.clone()),
+            cert,
+            key,
+            server_name: self.server_name.clone().or_else(|| profile.server_name.clone()),
         }
     }
 
@@ -129,7 +149,7 @@ impl Means {
 }
 
 /// A variable of the environment; an empty one is none.
-fn variable(name: &str) -> Option<OsString> {
+pub(super) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 

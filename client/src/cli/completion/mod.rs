@@ -23,6 +23,7 @@ use super::flags::argument::{Argument, arguments};
 use super::flags::kind::Kind;
 use super::flags::{self, command_line, lenient};
 use super::options::{Options, Verb};
+use super::profiles::Profiles;
 use super::{directory, exit, list, output};
 use knowledge::Knowledge;
 
@@ -108,7 +109,7 @@ fn is_plain(letter: char) -> bool {
 async fn candidates(shell: Shell, words: Vec<OsString>) -> Vec<CompletionCandidate> {
     let Some(index) = words.len().checked_sub(1) else { return Vec::new() };
     let is_empty = words[index].is_empty();
-    let mut command = command(&words[..index]).await;
+    let mut command = with_profiles(command(&words[..index]).await);
     if shell == Shell::Bash {
         // Bash quotes names of files better than we could.
         command = without_hints(command);
@@ -167,6 +168,14 @@ fn with_arguments(arguments: &[Argument]) -> clap::Command {
         (argument.name() + sign, argument.description.clone())
     });
     offer(command_line::command(arguments), "call", "arguments", without_flags.collect())
+}
+
+/// The names of profiles, where a server is named. A file that is wrong offers none.
+fn with_profiles(command: clap::Command) -> clap::Command {
+    let Ok(profiles) = Profiles::of_user() else { return command };
+    let names: Vec<String> = profiles.names().map(|name| format!("@{name}")).collect();
+    let candidates = ArgValueCandidates::new(move || names.iter().map(CompletionCandidate::new).collect());
+    command.mut_args(|given| if given.get_id() == "servers" { given.add(candidates.clone()) } else { given })
 }
 
 fn with_commands(verb: &'static str, argument: &'static str, knowledge: &Knowledge) -> clap::Command {
