@@ -6,8 +6,10 @@
 mod peer;
 mod target;
 
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use plugd_core::wire::{Kind, Open};
 use rstest::rstest;
@@ -15,7 +17,7 @@ use serde_json::json;
 use serde_json::value::to_raw_value;
 
 use peer::{Peer, announce, frame, hello, open};
-use target::Target;
+use target::{PROGRAM, Target};
 
 /// Bytes that look like nothing, the same each time (xorshift).
 fn noise(len: usize) -> Vec<u8> {
@@ -263,6 +265,120 @@ fn handlers_that_block_every_thread() {
         assert_eq!(peer.end(), "");
     }
     target.survives(0);
+}
+
+#[test]
+fn input_that_no_handler_reads() {
+    const PEERS: usize = 16;
+    // What docs/operating.md says that a connection holds at the most.
+    const HELD_MAX: usize = 19 << 18;
+    let target = Target::start();
+    let frames = frame(Kind::Data, &noise(1 << 20)).repeat(8);
+    let peers: Vec<Peer> = std::thread::scope(|scope| {
+        let senders = (0..PEERS).map(|_| {
+            let mut peer = Peer::greet(target.address);
+            let frames = &frames;
+            scope.spawn(move || {
+                peer.send(&open("demo.wait"));
+                peer.send_until_stalled(frames);
+                peer
+            })
+        });
+        let senders: Vec<_> = senders.collect();
+        senders.into_iter().map(|sender| sender.join().expect("a sender")).collect()
+    });
+    assert!(target.growth() < PEERS * HELD_MAX, "{} bytes for {PEERS} connections", target.growth());
+    // An orderly close would stand behind the input, and be seen when the sender's kernel gives up.
+    peers.into_iter().for_each(Peer::reset);
+    target.survives(0);
+}
+
+#[test]
+fn a_hundred_connections_for_sixty_four_descriptors() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\"", PROGRAM]);
+    let target = Target::start_by(command);
+    let peers: Vec<Peer> = (0..100)
+        .map(|_| {
+            let mut peer = Peer::connect(target.address);
+            peer.send(&[hello(), open("demo.wait")].concat());
+            peer
+        })
+        .collect();
+    let begun = Instant::now();
+    while !target.log().iter().any(|line| line.contains("Too many open files")) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "no descriptor was missing");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (before, watched) = (target.processor_time(), Duration::from_secs(3));
+    std::thread::sleep(watched);
+    let taken = target.processor_time() - before;
+    assert!(taken < watched / 5, "{taken:?} of a processor within {watched:?}");
+    drop(peers);
+    let begun = Instant::now();
+    target.echo();
+    assert!(begun.elapsed() < Duration::from_secs(2), "a fresh call took {:?}", begun.elapsed());
+    target.survives(0);
+}
+
+/// The clock of the day is another for the server alone, by a library that answers for the kernel.
+#[test]
+#[ignore = "needs libfaketime; .ci/run and tests/attacks/run do it"]
+fn a_clock_that_is_set_back_and_ahead() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let clock = dir.path().join("clock");
+    let set = |to: u64| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs();
+        std::fs::write(&clock, format!("{:+}", to as i64 - now as i64)).expect("a file");
+    };
+    set(YEAR_2026);
+    let mut command = Command::new(PROGRAM);
+    command.env("LD_PRELOAD", faketime()).env("FAKETIME_TIMESTAMP_FILE", &clock);
+    command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let target = Target::start_by(command);
+    let mut idle = Peer::greet(target.address);
+    idle.call("echo", b"before");
+    assert_eq!((idle.data(), idle.end()), (b"before".to_vec(), String::new()));
+
+    for year in [YEAR_2000, YEAR_2035] {
+        let begun = Instant::now();
+        let mut silent = Peer::greet(target.address);
+        let mut slow = Peer::greet(target.address);
+        slow.send(&[open("echo"), announce(1 << 10), vec![0]].concat());
+        let mut bounded = Peer::greet(target.address);
+        let open = Open { deadline_ms: Some(1_000), ..Open::new("demo.wait") };
+        bounded.send(&frame(Kind::Open, &open.encode()));
+        // Each has its timer by now, and none of them may follow the clock.
+        target.echo();
+        set(year);
+        target.echo();
+        for (peer, reason) in
+            [(&mut silent, "header-timeout"), (&mut slow, "body-rate-min"), (&mut bounded, "deadline")]
+        {
+            assert_eq!(peer.end(), reason);
+            let elapsed = begun.elapsed();
+            assert!((Duration::from_secs(1)..Duration::from_secs(3)).contains(&elapsed), "{reason} after {elapsed:?}");
+        }
+        idle.call("echo", b"after");
+        assert_eq!((idle.data(), idle.end()), (b"after".to_vec(), String::new()));
+    }
+    let log = target.log();
+    for year in ["2000-01-01T", "2035-01-01T"] {
+        assert!(log.iter().any(|line| line.contains(year)), "the server's clock was never in {year}: {log:#?}");
+    }
+    drop(idle);
+    target.survives(0);
+}
+
+// Midnight of the first of January, in seconds since 1970.
+const YEAR_2000: u64 = 946_684_800;
+const YEAR_2026: u64 = 1_767_225_600;
+const YEAR_2035: u64 = 2_051_222_400;
+
+fn faketime() -> PathBuf {
+    let dirs = std::fs::read_dir("/usr/lib").expect("a directory").flatten().map(|entry| entry.path());
+    let library = dirs.map(|dir| dir.join("faketime/libfaketimeMT.so.1")).find(|library| library.exists());
+    library.expect("libfaketime is missing: apt-get install libfaketime")
 }
 
 #[test]

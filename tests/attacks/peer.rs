@@ -66,6 +66,12 @@ impl Peer {
         self.0.write_all(bytes)
     }
 
+    /// Sends the same again and again, until nothing was taken of it for half a second.
+    pub(crate) fn send_until_stalled(&mut self, bytes: &[u8]) {
+        self.0.set_write_timeout(Some(Duration::from_millis(500))).expect("a socket");
+        while self.0.write_all(bytes).is_ok() {}
+    }
+
     /// Sends a whole call.
     pub(crate) fn call(&mut self, command: &str, payload: &[u8]) {
         self.send(&[open(command), frame(Kind::Data, payload), frame(Kind::EndOfInput, b"")].concat());

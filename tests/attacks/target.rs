@@ -40,6 +40,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// How long the server may take to let go of what an attack held: its timeouts, with room for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The server's program.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_plugd-attacked");
+
 /// A running server, and what it was before it was attacked.
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
@@ -58,10 +61,14 @@ struct Use {
 
 impl Target {
     pub(crate) fn start() -> Target {
+        Target::start_by(Command::new(PROGRAM))
+    }
+
+    /// Starts it by a command that becomes its program.
+    pub(crate) fn start_by(mut command: Command) -> Target {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(dir.path().join("plugins.toml"), SETTINGS).expect("a file");
         let log = std::fs::File::create(dir.path().join("log")).expect("a file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_plugd-attacked"));
         command.args(["--log", "info", "--log-format", "json"]).current_dir(dir.path()).stdin(Stdio::null());
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("the server's program");
         let mut line = String::new();
@@ -84,6 +91,16 @@ impl Target {
     /// How much memory the server has taken since it was started, in bytes.
     pub(crate) fn growth(&self) -> usize {
         self.uses().resident.saturating_sub(self.before.resident)
+    }
+
+    /// How much processor time the server has taken so far.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("a process");
+        // The name of the program, which comes before, may hold anything but a closing parenthesis.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |index: usize| fields[index].parse::<u32>().expect("a number");
+        // User and system time (proc_pid_stat(5)), a hundred ticks a second on every Linux.
+        Duration::from_millis(10) * (ticks(11) + ticks(12))
     }
 
     /// What must hold after every attack; `panics` of them were the attack itself.
