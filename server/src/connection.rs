@@ -248,7 +248,8 @@ impl Session {
         let mut recent = None;
         loop {
             self.calls += 1;
-            let then = self.serve_call(&shared.router, &payload, &mut recent, stopping.as_mut()).await?;
+            // Made where it is polled: what is awaited by itself is moved there, for a fiftieth of a short call.
+            let then = pin!(self.serve_call(&shared.router, &payload, &mut recent, stopping.as_mut())).await?;
             if then != Then::Continue {
                 return Ok(then);
             }
@@ -366,7 +367,13 @@ impl Session {
         if !outcome.passages.is_empty() {
             self.tell_layers(&mut outcome);
         }
-        self.finish(outcome.told()).await
+        outcome.hide();
+        let (then, is_whole) = self.finish(&outcome)?;
+        if !is_whole {
+            // Rarely needed, and then on the heap: the future of a call is made anew for each.
+            Box::pin(self.skip_input()).await?;
+        }
+        Ok(then)
     }
 
     fn tell_layers(&self, outcome: &mut Outcome) {
@@ -415,30 +422,30 @@ impl Session {
         let (input, output, watch) = self.connection.begin();
         let pacing = Pacing { limits: &self.shared.settings.limits, alarm: &mut self.alarm };
         let halves = Halves { input, output, watch, pacing };
-        router.run(route, ask, passages, self.caller.clone(), halves, stopping).await
+        pin!(router.run(route, ask, passages, self.caller.clone(), halves, stopping)).await
     }
 
     /// Whether the call that ends is the connection's last.
     #[inline]
     fn takes_no_more(&self) -> bool {
-        let is_last = self.calls >= self.shared.settings.limits.calls_max.into();
-        if is_last {
-            debug!(peer = %self.caller, calls = self.calls, "connection closes after as many calls as it may have");
-        }
-        is_last || self.shared.stopping.is_at(Stage::Draining)
+        self.calls >= self.shared.settings.limits.calls_max.into() || self.shared.stopping.is_at(Stage::Draining)
     }
 
-    async fn finish(&mut self, outcome: Outcome) -> Result<Then, Leave> {
+    /// Tells the caller how its call ended; what comes of the connection, and whether all of the call's input has been skipped.
+    fn finish(&mut self, outcome: &Outcome) -> Result<(Then, bool), Leave> {
         let then = match outcome.then {
-            Then::Drop => return Ok(Then::Drop),
+            Then::Drop => return Ok((Then::Drop, true)),
             Then::Continue if self.takes_no_more() => Then::Close,
             then => then,
         };
-        if self.connection.finish(&outcome.end, then == Then::Close).map_err(Leave::Departed)? {
-            return Ok(then);
-        }
+        let is_whole = self.connection.finish(&outcome.end, then == Then::Close).map_err(Leave::Departed)?;
+        Ok((then, is_whole))
+    }
+
+    /// Waits for the end of the input of a call that is over.
+    async fn skip_input(&mut self) -> Result<(), Leave> {
         tokio::select! {
-            finished = self.connection.input_end() => finished.map(|()| then).map_err(Leave::Departed),
+            ended = self.connection.input_end() => ended.map_err(Leave::Departed),
             () = self.shared.stopping.reached(Stage::Draining) => Err(Leave::Draining),
             () = sleep(LEFTOVER_TIMEOUT) => {
                 Err(Leave::TooSlow { what: "end of input", allowed: LEFTOVER_TIMEOUT })
