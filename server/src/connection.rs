@@ -380,7 +380,7 @@ impl Session {
             target: "plugd::call",
             "call",
             id = %format_args!("{}.{}", self.id, self.calls),
-            peer = %self.caller,
+            peer = field::Empty,
             command = field::Empty,
         )
     }
@@ -548,13 +548,20 @@ fn ask<'r>(
         false => {
             // What is not called any more is not held while something else is looked for.
             *recent = None;
-            let malformed = |error: OpenError| Status::invalid_argument("malformed-header", error.to_string());
-            let open = Open::decode(payload).map_err(|error| malformed(error).with_origin(Origin::Server))?;
-            traces.span.record("command", field::debug(&open.command));
+            let malformed = |error: OpenError| {
+                traces.span.record("peer", field::display(&who.caller));
+                Status::invalid_argument("malformed-header", error.to_string()).with_origin(Origin::Server)
+            };
+            let open = Open::decode(payload).map_err(malformed)?;
             traces.note(&open, None);
-            if !who.identity.is_settled(open.auth.as_ref()) {
-                who.check(router, open.auth.as_ref())?;
-            }
+            let checked = match who.identity.is_settled(open.auth.as_ref()) {
+                true => Ok(()),
+                false => who.check(router, open.auth.as_ref()),
+            };
+            // Who calls may be known only since then.
+            traces.span.record("peer", field::display(&who.caller));
+            traces.span.record("command", field::debug(&open.command));
+            checked?;
             let route = router.find(&open.command, who.caller)?;
             traces.note(&open, Some(&route));
             let ask = Ask::of(open);

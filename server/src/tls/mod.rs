@@ -14,8 +14,8 @@ use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
@@ -109,6 +109,11 @@ fn load(settings: &TlsSettings, base_dir: &Path) -> Result<Arc<ServerConfig>, Tl
         TlsError::File { path: key_path, problem }
     })?;
     config.alpn_protocols = vec![ALPN.to_vec()];
+    if settings.clients.is_some() {
+        // Who resumes a session shows no certificate, and its old one may have expired since.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+    }
     Ok(Arc::new(config))
 }
 
