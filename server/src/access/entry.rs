@@ -1,5 +1,7 @@
 //! One entry of a list of callers, as an operator writes it and as it is compared.
 
+use std::net::IpAddr;
+
 use nix::unistd::User;
 use plugd_core::{Caller, Peer, did_you_mean};
 
@@ -73,7 +75,7 @@ impl Entry {
             Who::Any | Who::Token(_) => true,
             Who::Network(_) => way != Way::Unix,
             Who::Uid(_) => way == Way::Unix,
-            Who::Certificate(_) => way == Way::Tls,
+            Who::Certificate(_) => matches!(way, Way::Tls { asks: true }),
         }
     }
 }
@@ -82,7 +84,10 @@ impl Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Tcp,
-    Tls,
+    Tls {
+        /// Whether clients are asked for certificates.
+        asks: bool,
+    },
     Unix,
 }
 
@@ -112,8 +117,7 @@ impl Term {
             "user" => Who::Uid(uid_of(value).map_err(|problem| format!("{text:?}: {problem}"))?),
             "token" if tokens.clone().any(|known| known == value) => Who::Token(value.to_owned()),
             "token" => return Err(unknown_token(value, tokens)),
-            "cert" if is_certificate_name(value) => Who::Certificate(value.to_owned()),
-            "cert" => return Err(format!("{text:?}: {value:?} is no name that a certificate may have")),
+            "cert" => Who::Certificate(certificate_name(value).map_err(|problem| format!("{text:?}: {problem}"))?),
             _ => return Err(unknown_kind(text, kind)),
         };
         Ok(Term::Entry(Entry { text: text.to_owned(), who }))
@@ -147,9 +151,17 @@ fn unknown_kind(text: &str, kind: &str) -> String {
     format!("unknown kind of entry {text:?}{hint}; allowed: {ANY}, {}", allowed.join(", "))
 }
 
-/// What could never be in a certificate is a mistake.
-fn is_certificate_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control())
+/// A name as certificates have it. What could never be in one is a mistake, and so is what means more than one name: a denial
+/// of `*.example` would deny nobody.
+fn certificate_name(text: &str) -> Result<String, String> {
+    if text.contains('*') {
+        return Err("a certificate is compared by its whole name; name each".to_owned());
+    }
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!("{text:?} is no name that a certificate may have"));
+    }
+    // The one way in which an address is written, as the names of a certificate are.
+    Ok(text.parse::<IpAddr>().map_or_else(|_| text.to_owned(), |address| address.to_string()))
 }
 
 #[cfg(test)]
@@ -182,6 +194,11 @@ mod tests {
         assert!(matches("token:ci", &known) && !matches("token:ops", &known) && !matches("token:ci", &tcp));
         assert!(matches("cert:ops.example", &known) && matches("cert:OPS.example", &known));
         assert!(matches("cert:spiffe://a/b", &known) && !matches("cert:spiffe://a/B", &known));
+        let address = vec!["2001:db8::1".to_owned()];
+        assert!(matches(
+            "cert:2001:DB8:0::1",
+            &tcp.clone().known_as(Principal::default().with_certificate_names(address))
+        ));
         assert!(!matches("cert:example", &known) && !matches("cert:ops.example", &unix));
     }
 
@@ -213,7 +230,10 @@ mod tests {
         for text in ["uid:", "uid:-1", "uid:+1", "uid:4294967295", "uid:99999999999", "uid:root", "uid: 1"] {
             assert!(complaint(text).ends_with("is no uid"), "{}", complaint(text));
         }
-        for text in ["cert:", "cert:a b", "cert:a\n"] {
+        for text in ["cert:*.example", "cert:*"] {
+            assert!(complaint(text).ends_with("is compared by its whole name; name each"), "{}", complaint(text));
+        }
+        for text in ["cert:", "cert:a b", "cert:a\n", "cert:b\u{fc}cher.example"] {
             assert!(complaint(text).ends_with("is no name that a certificate may have"), "{}", complaint(text));
         }
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Failure, print};
 use crate::access::{Entry, Rule, Way};
 use crate::address::ListenAddress;
-use crate::config::{Config, Origin, PluginConfig, Risk};
+use crate::config::{Config, Origin, PluginConfig, Risk, ServerSettings};
 
 /// Shows the matrix, and fails when something in it is forbidden.
 pub(super) fn show(origin: &Origin, registry: &Registry, listen: &[ListenAddress], json: bool) -> Result<(), Failure> {
@@ -41,14 +41,15 @@ struct Who<'c> {
 fn rows(config: &Config) -> Vec<Row<'_>> {
     let mut rows = Vec::new();
     for listener in &config.server.listen {
+        let way = way(listener, &config.server);
         for plugin in config.plugins.iter().filter(|plugin| plugin.enabled) {
-            rows.extend(plugin.operations().iter().map(|operation| row(listener, plugin, operation)));
+            rows.extend(plugin.operations().iter().map(|operation| row(listener, way, plugin, operation)));
         }
     }
     rows
 }
 
-fn row<'c>(listener: &ListenAddress, plugin: &'c PluginConfig, operation: &Operation) -> Row<'c> {
+fn row<'c>(listener: &ListenAddress, way: Way, plugin: &'c PluginConfig, operation: &Operation) -> Row<'c> {
     let effect = match (operation.runs(), operation.effects()) {
         (true, _) => "runs",
         (false, true) => "changes",
@@ -59,14 +60,14 @@ fn row<'c>(listener: &ListenAddress, plugin: &'c PluginConfig, operation: &Opera
         listener: listener.to_string(),
         command: format!("{}.{}", plugin.name, operation.name()),
         effect,
-        who: rule.map(|rule| who(rule, way(listener))),
+        who: rule.map(|rule| who(rule, way)),
     }
 }
 
-fn way(listener: &ListenAddress) -> Way {
+fn way(listener: &ListenAddress, server: &ServerSettings) -> Way {
     match listener {
         ListenAddress::Tcp { .. } => Way::Tcp,
-        ListenAddress::Tls { .. } => Way::Tls,
+        ListenAddress::Tls { .. } => Way::Tls { asks: server.tls.asks_at(listener) },
         ListenAddress::Unix(_) => Way::Unix,
     }
 }

@@ -89,8 +89,10 @@ impl Renewed<'_> {
 pub(crate) async fn accept(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<(TlsStream, Vec<String>)> {
     let stream = TlsAcceptor::from(config).accept(stream).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let names = certificate.map(names::of).unwrap_or_default();
-    Ok((TlsStream::new(stream), names))
+    let names = certificate.map(names::of).transpose();
+    let names =
+        names.map_err(|error| io::Error::other(format!("the client's certificate has unreadable names: {error}")))?;
+    Ok((TlsStream::new(stream), names.unwrap_or_default()))
 }
 
 fn load(settings: &TlsSettings, base_dir: &Path) -> Result<Arc<ServerConfig>, TlsError> {

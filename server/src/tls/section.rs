@@ -91,6 +91,11 @@ impl TlsSection {
 }
 
 impl TlsTable {
+    /// Whether clients are asked for certificates at an address.
+    pub(crate) fn asks_at(&self, address: &ListenAddress) -> bool {
+        self.at(address).is_ok_and(|settings| settings.clients.is_some())
+    }
+
     /// What TLS is at an address.
     ///
     /// # Errors
