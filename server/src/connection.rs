@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use plugd_core::transport::{Connection, Departure, GreetError, Stream, Traffic};
-use plugd_core::wire::{Auth, HelloError, Knock, Open, OpenError, VERSION};
+use plugd_core::wire::{Auth, End, HelloError, Knock, Open, OpenError, VERSION};
 use plugd_core::{CallEnd, Caller, Code, Origin, Principal, Status};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
@@ -20,7 +20,7 @@ use crate::alarm::Alarm;
 use crate::audit::Record;
 use crate::config::ServerSettings;
 use crate::identity::{Gate, Identity, Refused};
-use crate::limits::{Pacing, Place};
+use crate::limits::{Pacing, Place, come_back};
 use crate::listener::{Arrival, Transport};
 use crate::plugin::Route;
 use crate::reload::Reloading;
@@ -400,11 +400,12 @@ impl Session {
         let who = Who { caller: &mut self.caller, identity: &mut self.identity, gate: &self.shared.gate };
         let (route, mut ask) = match ask(router, payload, who, recent, traces) {
             Ok(found) => found,
-            Err(Refusal { status, then, delay }) => {
+            Err(Refusal { status, then, delay, wait }) => {
                 if !delay.is_zero() {
                     sleep(delay).await;
                 }
-                let outcome = Outcome { end: status.into(), then, passages: Passages::default() };
+                let trailer = wait.map(come_back);
+                let outcome = Outcome { end: End { status, trailer }, then, passages: Passages::default() };
                 return refused(&mut self.connection, outcome);
             }
         };
@@ -516,17 +517,19 @@ struct Refusal {
     then: Then,
     /// How long the answer waits.
     delay: Duration,
+    /// In how long the same call would pass, where that is known.
+    wait: Option<Duration>,
 }
 
 impl From<Status> for Refusal {
     fn from(status: Status) -> Refusal {
-        Refusal { status, then: Then::Continue, delay: Duration::ZERO }
+        Refusal { status, then: Then::Continue, delay: Duration::ZERO, wait: None }
     }
 }
 
 impl From<Refused> for Refusal {
-    fn from(Refused { status, delay }: Refused) -> Refusal {
-        Refusal { status, then: Then::Close, delay }
+    fn from(Refused { status, delay, wait }: Refused) -> Refusal {
+        Refusal { status, then: Then::Close, delay, wait }
     }
 }
 
@@ -553,6 +556,7 @@ fn ask<'r>(
                 Status::invalid_argument("malformed-header", error.to_string()).with_origin(Origin::Server)
             };
             let open = Open::decode(payload).map_err(malformed)?;
+            traces.span.record("command", field::debug(&open.command));
             traces.note(&open, None);
             let checked = match who.identity.is_settled(open.auth.as_ref()) {
                 true => Ok(()),
@@ -560,7 +564,6 @@ fn ask<'r>(
             };
             // Who calls may be known only since then.
             traces.span.record("peer", field::display(&who.caller));
-            traces.span.record("command", field::debug(&open.command));
             checked?;
             let route = router.find(&open.command, who.caller)?;
             traces.note(&open, Some(&route));

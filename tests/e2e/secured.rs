@@ -330,6 +330,8 @@ fn guessing_leads_to_a_penalty_that_ends() {
     let outcome = call_with(&server, &token, &["ping"]);
     assert!(outcome.code == Some(64 + 8) && outcome.stderr.contains("token-failures"), "{outcome:?}");
     assert!(outcome.stderr.contains("come back in 2 s"), "{outcome:?}");
+    let wait_ms = call_with(&server, &token, &["ping", "--json"]).json()["trailer"]["retry_after_ms"].as_u64();
+    assert!(wait_ms.is_some_and(|wait_ms| (1..=2_001).contains(&wait_ms)), "{wait_ms:?}");
     assert_eq!(
         bare(&server, &["ping"]).output().expect("plug runs").status.code(),
         Some(0),

@@ -6,6 +6,7 @@ use nix::unistd::User;
 use plugd_core::{Caller, Peer, did_you_mean};
 
 use super::network::Network;
+use crate::identity::TOKEN_PREFIX;
 
 /// The kinds of entries with what stands behind their colon, sorted.
 const KINDS: [(&str, &str); 6] = [
@@ -116,6 +117,11 @@ impl Term {
             "uid" => Who::Uid(uid(value).ok_or_else(|| format!("{text:?}: {value:?} is no uid"))?),
             "user" => Who::Uid(uid_of(value).map_err(|problem| format!("{text:?}: {problem}"))?),
             "token" if tokens.clone().any(|known| known == value) => Who::Token(value.to_owned()),
+            "token" if value.starts_with(TOKEN_PREFIX) => {
+                return Err(
+                    "a token itself stands here, known to whoever reads this; name it, and make another".to_owned()
+                );
+            }
             "token" => return Err(unknown_token(value, tokens)),
             "cert" => Who::Certificate(certificate_name(value).map_err(|problem| format!("{text:?}: {problem}"))?),
             _ => return Err(unknown_kind(text, kind)),
@@ -225,6 +231,7 @@ mod tests {
             assert!(complaint(text).starts_with(&format!("unknown kind of entry {text:?}")), "{}", complaint(text));
         }
         assert_eq!(complaint("token:opps"), "unknown token \"opps\"; did you mean \"ops\"?; known: ci, ops");
+        assert!(!complaint("token:plugd_s3cret").contains("s3cret"));
         let none = Term::parse("token:ci", std::iter::empty()).expect_err("no tokens");
         assert_eq!(none, "unknown token \"ci\"; known: none; add one with [tokens.NAME]");
         for text in ["uid:", "uid:-1", "uid:+1", "uid:4294967295", "uid:99999999999", "uid:root", "uid: 1"] {

@@ -33,6 +33,8 @@ pub(crate) struct Refused {
     pub(crate) status: Status,
     /// How long the answer waits, so that guessing takes its time.
     pub(crate) delay: Duration,
+    /// In how long the same would be looked at, where that is known.
+    pub(crate) wait: Option<Duration>,
 }
 
 impl Gate {
@@ -142,13 +144,13 @@ impl Identity {
 
 fn refused(reason: &'static str, text: &str) -> Refused {
     let status = Status::unauthenticated(reason, text).with_origin(Origin::Access);
-    Refused { status, delay: Duration::ZERO }
+    Refused { status, delay: Duration::ZERO, wait: None }
 }
 
 fn penalised(wait: Duration) -> Refused {
     let text = format!("too many wrong tokens from this address; come back in {} s", wait.as_secs() + 1);
     let status = Status::resource_exhausted("token-failures", text).with_origin(Origin::Limit).with_retry(true);
-    Refused { status, delay: Duration::ZERO }
+    Refused { status, delay: Duration::ZERO, wait: Some(wait) }
 }
 
 #[cfg(test)]
