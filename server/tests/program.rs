@@ -187,8 +187,14 @@ access.allow = ["cert:ops.example"]
 "#,
     );
     let output = run(dir.path(), &["check", "--exposure"]);
-    let who: Vec<&str> = stdout(&output).lines().skip(1).filter_map(|row| row.split_whitespace().last()).collect();
-    assert_eq!(who, ["nobody", "cert:ops.example", "nobody"], "{output:?}");
+    let who: Vec<&str> =
+        stdout(&output).lines().skip(1).filter_map(|row| row.split(" - ").last()).map(str::trim).collect();
+    assert_eq!(who, ["nobody", "cert:ops.example, with a client certificate", "nobody"], "{output:?}");
+    let json = run(dir.path(), &["check", "--exposure", "--json"]);
+    let matrix: Value = serde_json::from_str(stdout(&json)).expect("JSON");
+    let rows = matrix["rows"].as_array().expect("rows");
+    let needs: Vec<&Value> = rows.iter().map(|row| &row["needs_certificate"]).collect();
+    assert_eq!(needs, [&Value::from(false), &Value::from(true), &Value::from(false)]);
 }
 
 #[test]

@@ -76,7 +76,7 @@ impl Entry {
             Who::Any | Who::Token(_) => true,
             Who::Network(_) => way != Way::Unix,
             Who::Uid(_) => way == Way::Unix,
-            Who::Certificate(_) => matches!(way, Way::Tls { asks: true }),
+            Who::Certificate(_) => matches!(way, Way::Tls { asks: true, .. }),
         }
     }
 }
@@ -86,8 +86,9 @@ impl Entry {
 pub(crate) enum Way {
     Tcp,
     Tls {
-        /// Whether clients are asked for certificates.
+        /// Whether clients are asked for certificates, and need one.
         asks: bool,
+        requires: bool,
     },
     Unix,
 }

@@ -91,9 +91,10 @@ impl TlsSection {
 }
 
 impl TlsTable {
-    /// Whether clients are asked for certificates at an address.
-    pub(crate) fn asks_at(&self, address: &ListenAddress) -> bool {
-        self.at(address).is_ok_and(|settings| settings.clients.is_some())
+    /// Whether clients are asked for certificates at an address, and whether they need one.
+    pub(crate) fn clients_at(&self, address: &ListenAddress) -> (bool, bool) {
+        let clients = self.at(address).ok().and_then(|settings| settings.clients);
+        clients.map_or((false, false), |(_, is_required)| (true, is_required))
     }
 
     /// What TLS is at an address.
