@@ -93,12 +93,15 @@ impl Identity {
             proof.generation = generation;
         }
         let Some(auth) = auth else { return Ok(()) };
+        // Others at its address may guess as they like.
+        if self.proof.as_ref().is_some_and(|proof| proof.token.is(&auth.token)) {
+            return Ok(());
+        }
         let token = self.prove(&auth.token, caller, tokens, gate, now)?;
         match &self.proof {
-            Some(proof) if proof.token != token => {
+            Some(_) => {
                 Err(refused("token-changed", "this connection has proven another token; open another connection"))
             }
-            Some(_) => Ok(()),
             None => {
                 caller.principal = caller.principal.clone().with_token(&*token.name);
                 self.proof = Some(Box::new(Proof { token, generation }));
@@ -215,6 +218,20 @@ mod tests {
         assert_eq!(world.try_on(&mut identity, &mut caller, "good").0, Code::Ok);
         assert_eq!(world.try_on(&mut identity, &mut caller, "other").1, "token-changed");
         assert_eq!(caller.principal.token(), Some("ci"));
+    }
+
+    #[tokio::test]
+    async fn who_has_proven_a_token_is_left_alone_when_others_at_its_address_guess() {
+        let world = World::new(3);
+        let mut caller = Caller::new(Peer::Tcp("10.0.0.1:1".parse().expect("an address")));
+        let mut identity = Identity::new(true);
+        assert_eq!(world.try_on(&mut identity, &mut caller, "good").0, Code::Ok);
+        for _ in 0..3 {
+            assert_eq!(world.try_token("10.0.0.1:2", "wrong").0, Code::Unauthenticated);
+        }
+        assert_eq!(world.try_token("10.0.0.1:3", "good").0, Code::ResourceExhausted);
+        assert_eq!(world.try_on(&mut identity, &mut caller, "good").0, Code::Ok);
+        assert_eq!(world.try_on(&mut identity, &mut caller, "other").1, "token-failures", "no guesses go this way");
     }
 
     #[tokio::test]
