@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{Level, Span, debug, field, info, info_span, warn};
 
 use crate::alarm::Alarm;
-use crate::audit::Record;
+use crate::audit::{self, Record};
 use crate::config::ServerSettings;
 use crate::identity::{Gate, Identity, Refused};
 use crate::limits::{Pacing, Place, come_back};
@@ -74,7 +74,10 @@ async fn serve_tls(
     };
     let (stream, names) = match opened {
         Ok(Ok(opened)) => opened,
-        Ok(Err(error)) => return info!(peer = %caller, %error, "no TLS connection came about"),
+        Ok(Err(error)) => {
+            audit::refuse_handshake(&shared.settings.audit, &caller, &error);
+            return info!(peer = %caller, %error, "no TLS connection came about");
+        }
         Err(_) => {
             return info!(peer = %caller, "TLS handshake not whole within {}", humantime::format_duration(allowed));
         }

@@ -31,13 +31,19 @@ struct Guarded {
 impl Guarded {
     /// Serves `plugins`, and asks clients for certificates as `wanted` says.
     fn start(wanted: &str, plugins: &str) -> Guarded {
+        Guarded::start_with("", wanted, plugins)
+    }
+
+    /// The same, with more settings of the server.
+    fn start_with(settings: &str, wanted: &str, plugins: &str) -> Guarded {
         let authority = Authority::new();
         let (certificate, key) = authority.issue(HOST);
         let clients = match wanted {
             "none" => String::new(),
             _ => format!("client_ca = {:?}\nclient_certificates = {wanted:?}\n", authority.ca()),
         };
-        let text = format!("[server.tls]\ncertificate = {certificate:?}\nkey = {key:?}\n{clients}{plugins}");
+        let text =
+            format!("{settings}\n[server.tls]\ncertificate = {certificate:?}\nkey = {key:?}\n{clients}{plugins}");
         let mut command = Command::new(plugd());
         command.args(["--listen", "tls://127.0.0.1:0", "--log", "info", "--log-format", "json"]).stderr(Stdio::piped());
         Guarded { plugd: Plugd::start_by(&text, command), authority }
@@ -92,6 +98,27 @@ fn without_a_good_certificate_no_call_is_begun() {
     let outcome = server.run(Some(&good), &["call", "echo", "--data", "in"]);
     assert_eq!((outcome.code, outcome.text()), (Some(0), "in"), "{outcome:?}");
     assert_eq!(calls(&server.plugd.log()), 1);
+}
+
+#[test]
+fn who_is_refused_for_its_certificate_is_in_the_audit() {
+    let server = Guarded::start_with("audit = \"file:audit.log\"", "required", "[plugins.echo]\n");
+    // To look whether the port is open is no attempt.
+    drop(TcpStream::connect((HOST, server.port())).expect("a listening server"));
+    let late = server.authority.issue_until("late.example", 2000);
+    for certificate in [None, Some(&late)] {
+        assert_eq!(server.run(certificate, &["ping"]).code, Some(3));
+    }
+    let audit = || std::fs::read_to_string(server.plugd.dir.path().join("audit.log")).expect("an audit");
+    wait_until("lines of the refused", || audit().lines().count() >= 2);
+    let lines: Vec<serde_json::Value> = audit().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    for (line, detail) in lines.iter().zip(["sent no certificates", "xpired"]) {
+        assert_eq!((&line["target"], &line["message"]), (&"plugd::audit".into(), &"connection".into()));
+        assert_eq!((&line["code"], &line["reason"]), (&"unauthenticated".into(), &"tls-handshake".into()));
+        assert!(line["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{line}");
+        assert!(line["detail"].as_str().is_some_and(|text| text.contains(detail)), "{line}");
+    }
 }
 
 #[test]

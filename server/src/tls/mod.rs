@@ -90,8 +90,9 @@ pub(crate) async fn accept(stream: TcpStream, config: Arc<ServerConfig>) -> io::
     let stream = TlsAcceptor::from(config).accept(stream).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let names = certificate.map(names::of).transpose();
-    let names =
-        names.map_err(|error| io::Error::other(format!("the client's certificate has unreadable names: {error}")))?;
+    let names = names.map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("the client's certificate has unreadable names: {error}"))
+    })?;
     Ok((TlsStream::new(stream), names.unwrap_or_default()))
 }
 
