@@ -6,18 +6,19 @@
 mod peer;
 mod target;
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use plugd_core::wire::{Kind, Open};
+use plugd_core::wire::{Auth, Kind, Open};
 use rstest::rstest;
 use serde_json::json;
 use serde_json::value::to_raw_value;
 
 use peer::{Peer, announce, frame, hello, open};
-use target::{PROGRAM, Target};
+use target::{GOOD_TOKEN, PROGRAM, Target};
 
 /// Bytes that look like nothing, the same each time (xorshift).
 fn noise(len: usize) -> Vec<u8> {
@@ -433,4 +434,66 @@ fn a_hundred_thousand_resets_beside_a_well_behaved_caller() {
     println!("{RESETS} resets in {:?}; p99 of {} calls beside them {p99:?}", begun.elapsed(), latencies.len());
     assert!(begun.elapsed() < Duration::from_secs(60) && p99 < Duration::from_millis(500));
     target.survives(0);
+}
+
+#[test]
+#[ignore = "takes half a minute of a quiet machine; tests/attacks/run does it"]
+fn tokens_that_are_wrong_in_different_places_take_the_same_time() {
+    const TRIES: usize = 10_000;
+    const CALLERS: usize = 48;
+    let target = Target::start();
+    let wrong = |token: &str| {
+        let auth = Some(Auth { token: token.to_owned() });
+        frame(Kind::Open, &Open { auth, ..Open::new("echo") }.encode())
+    };
+    let guesses = [
+        wrong(&format!("!{}", &GOOD_TOKEN[1..])),
+        wrong(&format!("{}!", &GOOD_TOKEN[..GOOD_TOKEN.len() - 1])),
+        wrong(&GOOD_TOKEN[..GOOD_TOKEN.len() - 1]),
+    ];
+    let next = AtomicUsize::new(0);
+    let times: Vec<(usize, f64)> = std::thread::scope(|scope| {
+        let callers = (0..CALLERS).map(|_| {
+            scope.spawn(|| {
+                let mut times = Vec::new();
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= guesses.len() * TRIES {
+                        return times;
+                    }
+                    // An address for each guess, so that none of them waits for the guesses before it.
+                    let from = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + index as u32);
+                    let mut peer = Peer::greet_from(from, target.address);
+                    let begun = Instant::now();
+                    peer.send(&guesses[index % guesses.len()]);
+                    assert_eq!(peer.end(), "bad-token");
+                    times.push((index % guesses.len(), begun.elapsed().as_secs_f64()));
+                }
+            })
+        });
+        let callers: Vec<_> = callers.collect();
+        callers.into_iter().flat_map(|caller| caller.join().expect("a caller that was answered")).collect()
+    });
+    let of = |guess: usize| -> Vec<f64> {
+        let times = times.iter().filter(|(of, _)| *of == guess);
+        times.map(|(_, seconds)| *seconds).collect()
+    };
+    let first = of(0);
+    for (guess, name) in [(1, "last byte"), (2, "length")] {
+        let t = t_value(&first, &of(guess));
+        println!("wrong in its first byte or its {name}: t = {t:.2} of {TRIES} each");
+        assert!(t < 4.5, "{name}: {t}");
+    }
+    target.survives(0);
+}
+
+/// How far apart two samples lie, in their common standard errors (Welch).
+fn t_value(a: &[f64], b: &[f64]) -> f64 {
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let error = |values: &[f64]| {
+        let mean = mean(values);
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        squares / (values.len() - 1) as f64 / values.len() as f64
+    };
+    (mean(a) - mean(b)).abs() / (error(a) + error(b)).sqrt()
 }

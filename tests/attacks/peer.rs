@@ -1,8 +1,11 @@
 //! A peer that sends whatever it likes, over a plain socket.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
+
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
 
 use plugd_core::wire::{End, FRAME_HEADER_LEN, FrameHeader, FrameLimits, HELLO_LEN, Hello, Kind, Open};
 
@@ -35,7 +38,10 @@ pub(crate) struct Peer(TcpStream);
 impl Peer {
     /// Connects, and says nothing.
     pub(crate) fn connect(address: SocketAddr) -> Peer {
-        let stream = TcpStream::connect(address).expect("a listening server");
+        Peer::new(TcpStream::connect(address).expect("a listening server"))
+    }
+
+    fn new(stream: TcpStream) -> Peer {
         stream
             .set_read_timeout(Some(PATIENCE))
             .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
@@ -46,6 +52,19 @@ impl Peer {
     /// Connects and exchanges hellos.
     pub(crate) fn greet(address: SocketAddr) -> Peer {
         let mut peer = Peer::connect(address);
+        peer.send(&hello());
+        peer.read_hello();
+        peer
+    }
+
+    /// Connects from an address of this machine, and exchanges hellos.
+    pub(crate) fn greet_from(from: Ipv4Addr, address: SocketAddr) -> Peer {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket::socket(AddressFamily::Inet, SockType::Stream, flags, None).expect("a descriptor");
+        socket::bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(from, 0))).expect("a loopback address");
+        let SocketAddr::V4(address) = address else { panic!("{address} is of another family") };
+        socket::connect(socket.as_raw_fd(), &SockaddrIn::from(address)).expect("a listening server");
+        let mut peer = Peer::new(socket.into());
         peer.send(&hello());
         peer.read_hello();
         peer
@@ -106,12 +125,8 @@ impl Peer {
 
     /// Breaks the connection with a reset instead of an orderly close.
     pub(crate) fn reset(self) {
-        nix::sys::socket::setsockopt(
-            &self.0,
-            nix::sys::socket::sockopt::Linger,
-            &nix::libc::linger { l_onoff: 1, l_linger: 0 },
-        )
-        .expect("a connected socket");
+        socket::setsockopt(&self.0, socket::sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })
+            .expect("a connected socket");
     }
 
     /// Reads to the end of the stream, however that comes.

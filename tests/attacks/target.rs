@@ -26,10 +26,16 @@ connections_max = 512
 # The handler that blocks its thread tells so by a file.
 landlock = false
 
+[tokens.ci]
+hash = \"sha256:cc9e166bc9b27fef921d849864cfca2943c74515c426b15ae61a4153ee42d3d9\"
+
 [plugins.echo]
 [plugins.upper]
 [plugins.demo]
 ";
+
+/// The one token that it knows.
+pub(crate) const GOOD_TOKEN: &str = "plugd_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
 
 /// How much more memory the server may hold after an attack, in bytes.
 const GROWTH_MAX: usize = 32 << 20;

@@ -68,8 +68,10 @@ impl Peer {
     /// The command of a plugd of this configuration on a free port.
     pub fn plugd_command(program: &Path, dir: &Path, plugins: &str) -> Command {
         let config = dir.join("plugins.toml");
-        let text = format!("[server]\nlog = \"warn\"\nconnections_max = 20000\nconnections_per_address_max = 20000\n\
-             connections_unidentified_max = 20000\nidle_timeout = \"1h\"\n{plugins}");
+        let text = format!(
+            "[server]\nlog = \"warn\"\nconnections_max = 20000\nconnections_per_address_max = 20000\n\
+             connections_unidentified_max = 20000\nidle_timeout = \"1h\"\n{plugins}"
+        );
         std::fs::write(&config, text).expect("a file");
         let mut command = Command::new(program);
         command.args(["--listen", "tcp://127.0.0.1:0", "--config"]).arg(config);
