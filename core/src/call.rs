@@ -1,6 +1,7 @@
 //! One call as its handler sees it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::future::{Future, poll_fn};
 use std::ops::Range;
@@ -31,6 +32,15 @@ pub struct Request {
     pub metadata: BTreeMap<String, String>,
     /// When the call will be stopped; `None` means never.
     pub deadline: Option<Instant>,
+    /// What may be called of the plugin; `None` means all of it, by everybody.
+    pub rights: Option<Arc<dyn Rights>>,
+}
+
+/// Who may call what of one plugin. The server knows; a handler may ask about its other operations, by
+/// [`Call::may_call`].
+pub trait Rights: fmt::Debug + Send + Sync {
+    /// Whether `caller` may call the operation. One that does not exist, nobody may call.
+    fn admit(&self, operation: &str, caller: &Caller) -> bool;
 }
 
 /// A piece of payload: one frame's worth.
@@ -75,6 +85,12 @@ impl Call {
     /// Who calls.
     pub fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    /// Whether the caller may call another operation of the same plugin, by the rules that held when this call began: what
+    /// calls of one operation leave behind is not for callers of another, unless they may call both.
+    pub fn may_call(&self, operation: &str) -> bool {
+        self.request.rights.as_ref().is_none_or(|rights| rights.admit(operation, &self.caller))
     }
 
     /// What the caller says beside the arguments.

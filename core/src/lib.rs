@@ -48,7 +48,7 @@ pub mod transport;
 pub mod wire;
 
 pub use batch::Batch;
-pub use call::{Call, Data, Input, Output, Request};
+pub use call::{Call, Data, Input, Output, Request, Rights};
 pub use caller::{Caller, Peer, Principal};
 pub use context::Context;
 pub use descriptor::{Descriptor, NoArguments, Operation, Streaming};

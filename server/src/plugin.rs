@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use plugd_core::{
-    Caller, Code, Context, Handler, Layer, Operation, Origin, PluginFacts, Registry, StartError, Status, Stopped,
-    did_you_mean,
+    Caller, Code, Context, Handler, Layer, Operation, Origin, PluginFacts, Registry, Rights, StartError, Status,
+    Stopped, did_you_mean,
 };
 use serde_json::Value;
 use tokio::time::timeout;
@@ -148,6 +148,7 @@ pub(crate) struct Plugins {
 pub(crate) struct Route {
     pub(crate) plugin: Arc<Plugin>,
     operation: usize,
+    access: Option<Arc<Access>>,
 }
 
 impl Route {
@@ -157,6 +158,11 @@ impl Route {
 
     pub(crate) fn operation(&self) -> &Operation {
         &self.plugin.operations[self.operation].1
+    }
+
+    /// Who may call what of the plugin; `None` means everybody everything.
+    pub(crate) fn rights(&self) -> Option<Arc<dyn Rights>> {
+        self.access.as_ref().map(|access| access.clone() as Arc<dyn Rights>)
     }
 }
 
@@ -287,7 +293,7 @@ impl Plugins {
             return Err(self.unknown_plugin(name, caller).with_origin(origin(found.is_some())));
         };
         let operation = served.operation(operation, caller)?;
-        Ok(Route { plugin: served.plugin.clone(), operation })
+        Ok(Route { plugin: served.plugin.clone(), operation, access: served.access.clone() })
     }
 
     fn unknown_plugin(&self, name: &str, caller: &Caller) -> Status {

@@ -190,7 +190,7 @@ impl Router {
         let limit = shorter(deadline, route.plugin.deadline_max);
         let deadline = limit.map(|limit| Instant::now() + limit);
         let names = (route.plugin.name.clone(), route.operation_name().clone());
-        let request = Request { plugin: names.0, operation: names.1, args, metadata, deadline };
+        let request = Request { plugin: names.0, operation: names.1, args, metadata, deadline, rights: route.rights() };
         let mut call = Call::new(request, caller, input, output);
         let until = Until { deadline, limit, pacing, stopping };
         let (status, then) = pin!(self.supervise(route, &mut call, &watch, until)).await;

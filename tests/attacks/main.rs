@@ -397,6 +397,10 @@ fn nineteen_thousand_connections_at_a_cap_of_512() {
         })
         .collect();
     assert!(target.growth() < 64 << 20, "{} bytes", target.growth());
+    let (admitted, turned_away) = peers.split_at(512);
+    let mut turned_away = turned_away.iter();
+    assert!(turned_away.all(Peer::is_closed), "somebody over the limit was let in");
+    assert!(!admitted.iter().step_by(32).any(Peer::is_closed), "somebody within the limit was turned away");
     drop(peers);
     std::thread::sleep(Duration::from_secs(2));
     target.survives(0);

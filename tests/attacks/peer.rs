@@ -129,6 +129,19 @@ impl Peer {
             .expect("a connected socket");
     }
 
+    /// Whether the server closes, or has closed, the connection within a while.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.set_read_timeout(Some(Duration::from_millis(100))).expect("a socket");
+        let mut rest = [0; 4096];
+        loop {
+            match (&self.0).read(&mut rest) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+            }
+        }
+    }
+
     /// Reads to the end of the stream, however that comes.
     pub(crate) fn until_closed(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();

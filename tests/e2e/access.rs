@@ -10,6 +10,7 @@ use nix::unistd::geteuid;
 use plugd_client::Client;
 use plugd_core::wire::{Hello, Kind, Open};
 use plugd_server::{Config, ListenAddress, Origin, Registry, Server};
+use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
@@ -103,6 +104,39 @@ async fn what_may_not_be_called_answers_as_what_is_not_there_to_the_last_byte() 
     {
         assert!(friend.contains(part), "{part} in {friend}");
     }
+}
+
+#[tokio::test]
+async fn jobs_of_an_operation_that_is_not_for_the_caller_are_not_there() {
+    let server = TestServer::start(
+        "[plugins.ops]\nhandler = \"shell\"\naccess.allow = [\"any\"]\n\
+         config.commands.sleep = { argv = [\"sleep\", \"600\"] }\naccess.operations.sleep.allow = [\"net:127.0.0.2\"]\n",
+    )
+    .await;
+    let mut stranger = Client::over(connect(server.address, STRANGER).await);
+    let mut friend = Client::over(connect(server.address, FRIEND).await);
+    let ask = async |caller: &mut Client, operation: &str, args: Value| {
+        let open = Open { args: Some(to_raw_value(&args).expect("JSON")), ..Open::new(format!("ops.{operation}")) };
+        match caller.call(&open, "").await {
+            Ok(reply) => (
+                reply.head.clone().map_or(Value::Null, Value::Object),
+                String::from_utf8_lossy(&reply.bytes()).into_owned(),
+            ),
+            Err(error) => (Value::Null, error.to_string()),
+        }
+    };
+    let (head, _) = ask(&mut friend, "sleep", json!({ "detach": true })).await;
+    let id = head["job"].as_str().expect("the name of a job").to_owned();
+    let (_, listed) = ask(&mut stranger, "jobs", json!({})).await;
+    assert_eq!(listed, "");
+    for operation in ["logs", "attach", "kill"] {
+        let (_, text) = ask(&mut stranger, operation, json!({ "id": id })).await;
+        let (_, nothing) = ask(&mut stranger, operation, json!({ "id": "00000000" })).await;
+        assert!(text.contains("unknown-job") && text == nothing.replace("00000000", &id), "{operation}: {text}");
+    }
+    let (_, listed) = ask(&mut friend, "jobs", json!({})).await;
+    assert!(listed.contains(&id) && listed.contains("\"running\""), "{listed}");
+    assert_eq!(ask(&mut friend, "kill", json!({ "id": id })).await.1, "");
 }
 
 #[tokio::test]

@@ -58,6 +58,7 @@ pub(super) async fn serve(io: DuplexStream, plugin: Plugin, asked: Asked) -> usi
         args: asked.args.as_ref().map(|args| to_raw_value(args).expect("a value has a JSON form")),
         metadata: asked.metadata.clone(),
         deadline: asked.deadline.map(|deadline| Instant::now() + deadline),
+        rights: None,
     };
     let mut call = Call::new(request, Caller::new(Peer::Memory), input, output);
     let status = match check(&plugin.operations, &asked) {

@@ -168,8 +168,9 @@ impl Jobs {
         Ok(())
     }
 
-    fn job(&self, id: &str) -> Result<Arc<Job>, Status> {
-        let found = self.table().get(id).map(|(job, _)| job.clone());
+    /// The job of this name. One of an operation that the caller may not call is not there for it.
+    fn job(&self, id: &str, call: &Call) -> Result<Arc<Job>, Status> {
+        let found = self.table().get(id).map(|(job, _)| job.clone()).filter(|job| call.may_call(&job.operation));
         found.ok_or_else(|| Status::not_found("unknown-job", format!("no job {id:?}; see the operation jobs")))
     }
 
@@ -177,6 +178,7 @@ impl Jobs {
     pub(crate) async fn list(&self, call: &mut Call) -> Result<(), Status> {
         let JobsArgs {} = call.args()?;
         let mut jobs: Vec<Arc<Job>> = self.table().values().map(|(job, _)| job.clone()).collect();
+        jobs.retain(|job| call.may_call(&job.operation));
         jobs.sort_by_key(|job| job.started);
         for job in jobs {
             call.send(format!("{}\n", job.describe())).await?;
@@ -187,7 +189,7 @@ impl Jobs {
     /// Answers `logs`: what a job has printed, and what it prints if that is asked for.
     pub(crate) async fn logs(&self, call: &mut Call) -> Result<(), Status> {
         let LogsArgs { id, from, follow, stream } = call.args()?;
-        let job = self.job(&id)?;
+        let job = self.job(&id, call)?;
         let from = from.max(job.spool.kept().0);
         call.head(&json!({ "from": from }))?;
         let cancelled = call.cancelled();
@@ -206,7 +208,7 @@ impl Jobs {
     /// Answers `attach`: the job's streams from now on, and its end.
     pub(crate) async fn attach(&self, call: &mut Call) -> Result<(), Status> {
         let JobArgs { id } = call.args()?;
-        let job = self.job(&id)?;
+        let job = self.job(&id, call)?;
         let from = job.spool.kept().1;
         call.head(&json!({ "job": id, "from": from }))?;
         let cancelled = call.cancelled();
@@ -237,7 +239,7 @@ impl Jobs {
     /// Answers `kill`: sends a signal, or ends the job and waits for that.
     pub(crate) async fn kill(&self, call: &mut Call) -> Result<(), Status> {
         let KillArgs { id, signal } = call.args()?;
-        let job = self.job(&id)?;
+        let job = self.job(&id, call)?;
         let signal: Option<Signal> = signal.as_deref().map(signal_named).transpose()?;
         if !job.has_ended() {
             match signal {

@@ -14,7 +14,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plugd_core::Caller;
+use plugd_core::{Caller, Rights};
 
 pub(crate) use self::entry::{Entry, Way};
 pub(crate) use self::groups::Groups;
@@ -65,5 +65,11 @@ impl Access {
     /// The rule of an operation.
     pub(crate) fn rule(&self, operation: &str) -> Option<&Rule> {
         self.rules.get(operation).map(|rule| &**rule)
+    }
+}
+
+impl Rights for Access {
+    fn admit(&self, operation: &str, caller: &Caller) -> bool {
+        self.admits(operation, caller)
     }
 }
