@@ -6,11 +6,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
 use std::sync::Arc;
 
 use plugd_core::transport::Traffic;
 use plugd_core::wire::Open;
-use plugd_core::{Caller, Origin, Status};
+use plugd_core::{Caller, Code, Origin, Status};
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -108,11 +109,25 @@ impl Asked {
     }
 }
 
+/// Writes the line of a caller whose TLS handshake was refused, before there could be a call.
+pub(crate) fn refuse_handshake(target: &AuditTarget, caller: &Caller, why: &io::Error) {
+    // Whoever only looks whether the port is open has tried nothing.
+    let is_refused = why.kind() == io::ErrorKind::InvalidData;
+    if is_refused && is_wanted_beside(target, enabled!(target: "plugd_server::connection", Level::INFO)) {
+        let code = Code::Unauthenticated.name();
+        info!(target: TARGET, peer = %caller, code, reason = "tls-handshake", detail = why.to_string(), "connection");
+    }
+}
+
 /// Whether lines are heard at all, and would not only repeat the log's own line of each call.
 #[inline]
 fn is_wanted(target: &AuditTarget) -> bool {
-    enabled!(target: TARGET, Level::INFO)
-        && (*target != AuditTarget::Log || !enabled!(target: "plugd::call", Level::INFO))
+    is_wanted_beside(target, enabled!(target: "plugd::call", Level::INFO))
+}
+
+#[inline]
+fn is_wanted_beside(target: &AuditTarget, is_logged: bool) -> bool {
+    enabled!(target: TARGET, Level::INFO) && (*target != AuditTarget::Log || !is_logged)
 }
 
 /// The names of the arguments that the operation has, and how many others there are.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use plugd_core::transport::{Connection, Departure, GreetError, Stream, Traffic};
-use plugd_core::wire::{Auth, HelloError, Knock, Open, OpenError, VERSION};
+use plugd_core::wire::{Auth, End, HelloError, Knock, Open, OpenError, VERSION};
 use plugd_core::{CallEnd, Caller, Code, Origin, Principal, Status};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
@@ -17,10 +17,10 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{Level, Span, debug, field, info, info_span, warn};
 
 use crate::alarm::Alarm;
-use crate::audit::Record;
+use crate::audit::{self, Record};
 use crate::config::ServerSettings;
 use crate::identity::{Gate, Identity, Refused};
-use crate::limits::{Pacing, Place};
+use crate::limits::{Pacing, Place, come_back};
 use crate::listener::{Arrival, Transport};
 use crate::plugin::Route;
 use crate::reload::Reloading;
@@ -74,7 +74,10 @@ async fn serve_tls(
     };
     let (stream, names) = match opened {
         Ok(Ok(opened)) => opened,
-        Ok(Err(error)) => return info!(peer = %caller, %error, "no TLS connection came about"),
+        Ok(Err(error)) => {
+            audit::refuse_handshake(&shared.settings.audit, &caller, &error);
+            return info!(peer = %caller, %error, "no TLS connection came about");
+        }
         Err(_) => {
             return info!(peer = %caller, "TLS handshake not whole within {}", humantime::format_duration(allowed));
         }
@@ -248,7 +251,8 @@ impl Session {
         let mut recent = None;
         loop {
             self.calls += 1;
-            let then = self.serve_call(&shared.router, &payload, &mut recent, stopping.as_mut()).await?;
+            // Made where it is polled: what is awaited by itself is moved there, for a fiftieth of a short call.
+            let then = pin!(self.serve_call(&shared.router, &payload, &mut recent, stopping.as_mut())).await?;
             if then != Then::Continue {
                 return Ok(then);
             }
@@ -366,7 +370,13 @@ impl Session {
         if !outcome.passages.is_empty() {
             self.tell_layers(&mut outcome);
         }
-        self.finish(outcome.told()).await
+        outcome.hide();
+        let (then, is_whole) = self.finish(&outcome)?;
+        if !is_whole {
+            // Rarely needed, and then on the heap: the future of a call is made anew for each.
+            Box::pin(self.skip_input()).await?;
+        }
+        Ok(then)
     }
 
     fn tell_layers(&self, outcome: &mut Outcome) {
@@ -380,7 +390,7 @@ impl Session {
             target: "plugd::call",
             "call",
             id = %format_args!("{}.{}", self.id, self.calls),
-            peer = %self.caller,
+            peer = field::Empty,
             command = field::Empty,
         )
     }
@@ -400,11 +410,12 @@ impl Session {
         let who = Who { caller: &mut self.caller, identity: &mut self.identity, gate: &self.shared.gate };
         let (route, mut ask) = match ask(router, payload, who, recent, traces) {
             Ok(found) => found,
-            Err(Refusal { status, then, delay }) => {
+            Err(Refusal { status, then, delay, wait }) => {
                 if !delay.is_zero() {
                     sleep(delay).await;
                 }
-                let outcome = Outcome { end: status.into(), then, passages: Passages::default() };
+                let trailer = wait.map(come_back);
+                let outcome = Outcome { end: End { status, trailer }, then, passages: Passages::default() };
                 return refused(&mut self.connection, outcome);
             }
         };
@@ -415,30 +426,30 @@ impl Session {
         let (input, output, watch) = self.connection.begin();
         let pacing = Pacing { limits: &self.shared.settings.limits, alarm: &mut self.alarm };
         let halves = Halves { input, output, watch, pacing };
-        router.run(route, ask, passages, self.caller.clone(), halves, stopping).await
+        pin!(router.run(route, ask, passages, self.caller.clone(), halves, stopping)).await
     }
 
     /// Whether the call that ends is the connection's last.
     #[inline]
     fn takes_no_more(&self) -> bool {
-        let is_last = self.calls >= self.shared.settings.limits.calls_max.into();
-        if is_last {
-            debug!(peer = %self.caller, calls = self.calls, "connection closes after as many calls as it may have");
-        }
-        is_last || self.shared.stopping.is_at(Stage::Draining)
+        self.calls >= self.shared.settings.limits.calls_max.into() || self.shared.stopping.is_at(Stage::Draining)
     }
 
-    async fn finish(&mut self, outcome: Outcome) -> Result<Then, Leave> {
+    /// Tells the caller how its call ended; what comes of the connection, and whether all of the call's input has been skipped.
+    fn finish(&mut self, outcome: &Outcome) -> Result<(Then, bool), Leave> {
         let then = match outcome.then {
-            Then::Drop => return Ok(Then::Drop),
+            Then::Drop => return Ok((Then::Drop, true)),
             Then::Continue if self.takes_no_more() => Then::Close,
             then => then,
         };
-        if self.connection.finish(&outcome.end, then == Then::Close).map_err(Leave::Departed)? {
-            return Ok(then);
-        }
+        let is_whole = self.connection.finish(&outcome.end, then == Then::Close).map_err(Leave::Departed)?;
+        Ok((then, is_whole))
+    }
+
+    /// Waits for the end of the input of a call that is over.
+    async fn skip_input(&mut self) -> Result<(), Leave> {
         tokio::select! {
-            finished = self.connection.input_end() => finished.map(|()| then).map_err(Leave::Departed),
+            ended = self.connection.input_end() => ended.map_err(Leave::Departed),
             () = self.shared.stopping.reached(Stage::Draining) => Err(Leave::Draining),
             () = sleep(LEFTOVER_TIMEOUT) => {
                 Err(Leave::TooSlow { what: "end of input", allowed: LEFTOVER_TIMEOUT })
@@ -516,17 +527,19 @@ struct Refusal {
     then: Then,
     /// How long the answer waits.
     delay: Duration,
+    /// In how long the same call would pass, where that is known.
+    wait: Option<Duration>,
 }
 
 impl From<Status> for Refusal {
     fn from(status: Status) -> Refusal {
-        Refusal { status, then: Then::Continue, delay: Duration::ZERO }
+        Refusal { status, then: Then::Continue, delay: Duration::ZERO, wait: None }
     }
 }
 
 impl From<Refused> for Refusal {
-    fn from(Refused { status, delay }: Refused) -> Refusal {
-        Refusal { status, then: Then::Close, delay }
+    fn from(Refused { status, delay, wait }: Refused) -> Refusal {
+        Refusal { status, then: Then::Close, delay, wait }
     }
 }
 
@@ -548,13 +561,20 @@ fn ask<'r>(
         false => {
             // What is not called any more is not held while something else is looked for.
             *recent = None;
-            let malformed = |error: OpenError| Status::invalid_argument("malformed-header", error.to_string());
-            let open = Open::decode(payload).map_err(|error| malformed(error).with_origin(Origin::Server))?;
+            let malformed = |error: OpenError| {
+                traces.span.record("peer", field::display(&who.caller));
+                Status::invalid_argument("malformed-header", error.to_string()).with_origin(Origin::Server)
+            };
+            let open = Open::decode(payload).map_err(malformed)?;
             traces.span.record("command", field::debug(&open.command));
             traces.note(&open, None);
-            if !who.identity.is_settled(open.auth.as_ref()) {
-                who.check(router, open.auth.as_ref())?;
-            }
+            let checked = match who.identity.is_settled(open.auth.as_ref()) {
+                true => Ok(()),
+                false => who.check(router, open.auth.as_ref()),
+            };
+            // Who calls may be known only since then.
+            traces.span.record("peer", field::display(&who.caller));
+            checked?;
             let route = router.find(&open.command, who.caller)?;
             traces.note(&open, Some(&route));
             let ask = Ask::of(open);

@@ -191,9 +191,8 @@ impl Introspection {
         for layer in &self.layers {
             layer.measure(&mut metrics);
         }
-        if self.list.is_none() {
-            metrics.retain(|labels| self.catalogue.is_known_to(labels, caller));
-        }
+        // A plugin that is gone since may have been one that this caller was not to know of.
+        metrics.retain(|labels| self.catalogue.is_known_to(labels, caller));
         match format {
             MetricsFormat::Json => metrics.to_json().to_string(),
             MetricsFormat::Prometheus => metrics.to_prometheus(),

@@ -171,8 +171,11 @@ mod unix {
     use std::os::unix::fs::{FileTypeExt, PermissionsExt};
     use std::path::{Path, PathBuf};
 
-    use socket2::SockRef;
+    use socket2::{Domain, SockAddr, SockRef, Socket, Type};
     use tokio::net::{UnixListener, UnixStream};
+
+    /// How many connections may wait to be accepted, as far as the system lets them (net.core.somaxconn).
+    const BACKLOG: i32 = 4096;
 
     #[derive(Debug)]
     pub(crate) struct UnixSocket {
@@ -191,8 +194,13 @@ mod unix {
             if connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
                 fs::remove_file(path)?;
             }
-            let listener = UnixListener::bind(path)?;
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            socket.bind(&SockAddr::unix(path)?)?;
+            // Nobody can connect before somebody listens, and then the mode holds.
             fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            let listener = UnixListener::from_std(socket.into())?;
             Ok(UnixSocket { listener, path: path.to_owned(), is_owner: true })
         }
 

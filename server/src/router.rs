@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -51,14 +51,13 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// The outcome as the caller is told it: who may not call something hears the same as if it were not there. What was so
-    /// in truth, the log has by then.
-    pub(crate) fn told(mut self) -> Outcome {
+    /// Makes it what the caller is told: who may not call something hears the same as if it were not there. What was so in
+    /// truth, the log has by then.
+    pub(crate) fn hide(&mut self) {
         let status = &mut self.end.status;
         if status.origin() == Origin::Access && status.code() == Code::NotFound {
             *status = std::mem::replace(status, Status::ok()).with_origin(Origin::Server);
         }
-        self
     }
 }
 
@@ -194,7 +193,7 @@ impl Router {
         let request = Request { plugin: names.0, operation: names.1, args, metadata, deadline };
         let mut call = Call::new(request, caller, input, output);
         let until = Until { deadline, limit, pacing, stopping };
-        let (status, then) = self.supervise(route, &mut call, &watch, until).await;
+        let (status, then) = pin!(self.supervise(route, &mut call, &watch, until)).await;
         Outcome { end: End { status, trailer: call.take_trailer() }, then, passages }
     }
 

@@ -171,6 +171,33 @@ config = { allow_any_command = true, jobs_max = 0 }
 }
 
 #[test]
+fn a_certificate_is_shown_where_clients_are_asked_for_one_and_nowhere_else() {
+    let dir = dir_with(
+        r#"
+[server]
+listen = ["tls://127.0.0.1:1", "tls://127.0.0.1:2", "tcp://127.0.0.1:3"]
+[server.tls]
+certificate = "c"
+key = "k"
+[server.tls.at."tls://127.0.0.1:2"]
+client_ca = "ca"
+client_certificates = "required"
+[plugins.echo]
+access.allow = ["cert:ops.example"]
+"#,
+    );
+    let output = run(dir.path(), &["check", "--exposure"]);
+    let who: Vec<&str> =
+        stdout(&output).lines().skip(1).filter_map(|row| row.split(" - ").last()).map(str::trim).collect();
+    assert_eq!(who, ["nobody", "cert:ops.example, with a client certificate", "nobody"], "{output:?}");
+    let json = run(dir.path(), &["check", "--exposure", "--json"]);
+    let matrix: Value = serde_json::from_str(stdout(&json)).expect("JSON");
+    let rows = matrix["rows"].as_array().expect("rows");
+    let needs: Vec<&Value> = rows.iter().map(|row| &row["needs_certificate"]).collect();
+    assert_eq!(needs, [&Value::from(false), &Value::from(true), &Value::from(false)]);
+}
+
+#[test]
 fn an_accepted_risk_is_shown_and_warned_of_and_fails_nothing() {
     let dir = dir_with(
         "[server]\ninsecure = [\"root\"]\n[plugins.files]\nhandler = \"file\"\nconfig = { root = \"x\", writable = true }\n\

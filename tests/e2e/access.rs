@@ -325,3 +325,25 @@ async fn counts_of_what_may_not_be_called_are_not_told() {
         }
     }
 }
+
+#[tokio::test]
+async fn counts_of_a_plugin_that_is_gone_since_are_told_to_nobody() {
+    let text = |plugins: &str| {
+        format!("[server]\nlisten = [\"tcp://127.0.0.1:0\"]\nlayers = [\"metrics\"]\n[plugins.echo]\n{plugins}")
+    };
+    let guarded = text("[plugins.secret]\nhandler = \"upper\"\naccess.allow = [\"net:127.0.0.2\"]\n");
+    let server = Server::bind(config(&guarded), Registry::linked().expect("handlers")).await.expect("a free port");
+    let ListenAddress::Tcp { port, .. } = server.addresses()[0] else { panic!("a TCP address") };
+    let control = server.control();
+    let _serving = Serving(tokio::spawn(server.run()));
+    let server = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut friend = Client::over(connect(server, FRIEND).await);
+    for command in ["secret", "echo"] {
+        assert_eq!(end(&mut friend, command).await, "ok");
+    }
+    control.reload(config(&text(""))).expect("good plugins");
+    let mut stranger = Client::over(connect(server, STRANGER).await);
+    let reply = stranger.call(&Open::new("plugd.metrics"), "").await.expect("counts").bytes();
+    let told = String::from_utf8_lossy(&reply);
+    assert!(told.contains("echo") && !told.contains("secret"), "{told}");
+}

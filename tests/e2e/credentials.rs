@@ -258,15 +258,15 @@ fn the_matrix_shows_each_way_in_and_its_exit_code_what_is_forbidden() {
         "tcp://127.0.0.1:7584 upper.upper - nobody",
         "unix:/run/plugd.sock echo.echo - uid:1000",
         "unix:/run/plugd.sock upper.upper - nobody",
-        "tls://0.0.0.0:7585 echo.echo - cert:ops.example, net:127.0.0.0/8",
-        "tls://0.0.0.0:7585 upper.upper - cert:ops.example",
+        "tls://0.0.0.0:7585 echo.echo - cert:ops.example, net:127.0.0.0/8, with a client certificate",
+        "tls://0.0.0.0:7585 upper.upper - cert:ops.example, with a client certificate",
     ];
     assert_eq!((lines, code), (expected.map(str::to_owned).to_vec(), Some(0)));
 
     let files = "[plugins.files]\nhandler = \"file\"\nconfig = { root = \"files\", writable = true }\n";
     let (lines, code) = exposure(&format!("{guarded}{files}"));
     let has = |line: &str| lines.iter().any(|found| found == line);
-    assert!(has("tls://0.0.0.0:7585 files.put changes any (no rule)"), "{lines:#?}");
+    assert!(has("tls://0.0.0.0:7585 files.put changes any (no rule), with a client certificate"), "{lines:#?}");
     let why = "plugins.files changes or runs things for everybody who reaches tls://0.0.0.0:7585; say who may call it";
     let forbidden: Vec<&String> = lines.iter().filter(|line| line.starts_with("forbidden: ")).collect();
     assert!(code == Some(1) && forbidden.len() == 1 && forbidden[0].contains(why), "{lines:#?}");

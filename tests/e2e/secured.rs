@@ -8,11 +8,13 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use nix::sys::signal::Signal;
+use plugd_core::wire::{HELLO_LEN, Hello};
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::crypto::ring;
-use rustls::pki_types::ServerName;
-use rustls::version::TLS12;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, Stream};
 
 use crate::support::process::{Outcome, Plugd, plugd, wait_until};
 use crate::support::tls::Authority;
@@ -29,13 +31,19 @@ struct Guarded {
 impl Guarded {
     /// Serves `plugins`, and asks clients for certificates as `wanted` says.
     fn start(wanted: &str, plugins: &str) -> Guarded {
+        Guarded::start_with("", wanted, plugins)
+    }
+
+    /// The same, with more settings of the server.
+    fn start_with(settings: &str, wanted: &str, plugins: &str) -> Guarded {
         let authority = Authority::new();
         let (certificate, key) = authority.issue(HOST);
         let clients = match wanted {
             "none" => String::new(),
             _ => format!("client_ca = {:?}\nclient_certificates = {wanted:?}\n", authority.ca()),
         };
-        let text = format!("[server.tls]\ncertificate = {certificate:?}\nkey = {key:?}\n{clients}{plugins}");
+        let text =
+            format!("{settings}\n[server.tls]\ncertificate = {certificate:?}\nkey = {key:?}\n{clients}{plugins}");
         let mut command = Command::new(plugd());
         command.args(["--listen", "tls://127.0.0.1:0", "--log", "info", "--log-format", "json"]).stderr(Stdio::piped());
         Guarded { plugd: Plugd::start_by(&text, command), authority }
@@ -93,6 +101,27 @@ fn without_a_good_certificate_no_call_is_begun() {
 }
 
 #[test]
+fn who_is_refused_for_its_certificate_is_in_the_audit() {
+    let server = Guarded::start_with("audit = \"file:audit.log\"", "required", "[plugins.echo]\n");
+    // To look whether the port is open is no attempt.
+    drop(TcpStream::connect((HOST, server.port())).expect("a listening server"));
+    let late = server.authority.issue_until("late.example", 2000);
+    for certificate in [None, Some(&late)] {
+        assert_eq!(server.run(certificate, &["ping"]).code, Some(3));
+    }
+    let audit = || std::fs::read_to_string(server.plugd.dir.path().join("audit.log")).expect("an audit");
+    wait_until("lines of the refused", || audit().lines().count() >= 2);
+    let lines: Vec<serde_json::Value> = audit().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    for (line, detail) in lines.iter().zip(["sent no certificates", "xpired"]) {
+        assert_eq!((&line["target"], &line["message"]), (&"plugd::audit".into(), &"connection".into()));
+        assert_eq!((&line["code"], &line["reason"]), (&"unauthenticated".into(), &"tls-handshake".into()));
+        assert!(line["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{line}");
+        assert!(line["detail"].as_str().is_some_and(|text| text.contains(detail)), "{line}");
+    }
+}
+
+#[test]
 fn the_names_of_a_certificate_say_who_calls() {
     let plugins = "[plugins.echo]\naccess.allow = [\"cert:ops.example\"]\n[plugins.upper]\n";
     let server = Guarded::start("optional", plugins);
@@ -106,6 +135,36 @@ fn the_names_of_a_certificate_say_who_calls() {
         assert!(outcome.code == Some(69) && outcome.stderr.contains("no plugin \"echo\""), "{outcome:?}");
         let outcome = server.run(certificate, &["call", "upper", "--data", "in"]);
         assert_eq!((outcome.code, outcome.text()), (Some(0), "IN"), "{outcome:?}");
+    }
+}
+
+/// A session that is resumed brings no certificate, so that nobody would look at whether the old one still is good.
+#[test]
+fn each_connection_shows_its_certificate_anew() {
+    let server = Guarded::start("required", "[plugins.echo]\n");
+    let (certificate, key) = server.authority.issue("ops.example");
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(server.authority.ca()).expect("a certificate")).expect("a CA");
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&TLS13])
+        .expect("a version")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            vec![CertificateDer::from_pem_file(certificate).expect("a certificate")],
+            PrivateKeyDer::from_pem_file(key).expect("a key"),
+        )
+        .expect("a certificate and its key");
+    config.alpn_protocols = vec![b"plugd/1".to_vec()];
+    let config = Arc::new(config);
+    for round in 0..3 {
+        let name = ServerName::try_from(HOST).expect("a name");
+        let mut client = ClientConnection::new(config.clone(), name).expect("a client");
+        let mut socket = TcpStream::connect((HOST, server.port())).expect("a listening server");
+        let mut stream = Stream::new(&mut client, &mut socket);
+        stream.write_all(&Hello { data_len_max: 1 << 20 }.encode()).expect("a handshake");
+        // What the server says comes after the tickets for another session, if there are any.
+        stream.read_exact(&mut [0; HELLO_LEN]).expect("a hello");
+        assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full), "connection {round}");
     }
 }
 
@@ -273,6 +332,23 @@ fn a_token_opens_what_is_for_its_name_until_it_is_taken_away() {
     assert!(!log.contains(&token), "a token in the log");
 }
 
+/// By default the log is the audit, and most callers make one call on a connection.
+#[test]
+fn the_log_names_the_token_of_the_very_call_that_brings_it() {
+    let (token, section) = new_token("ci");
+    let server = Plugd::start_logged(&format!("{section}[plugins.echo]\n"));
+    assert_eq!(call_with(&server, &token, &["call", "echo", "--data", "in"]).code, Some(0));
+    assert_eq!(call_with(&server, "plugd_wrong", &["call", "echo", "--data", "in"]).code, Some(64 + 16));
+    let log = server.log();
+    let peers: Vec<&str> = log
+        .iter()
+        .filter(|event| event["target"] == "plugd::call")
+        .map(|event| event["span"]["peer"].as_str().expect("a peer"))
+        .collect();
+    assert!(peers.len() == 2 && peers[0].starts_with("token:ci at 127.0.0.1:"), "{peers:?}");
+    assert!(peers[1].starts_with("127.0.0.1:"), "{peers:?}");
+}
+
 #[test]
 fn guessing_leads_to_a_penalty_that_ends() {
     let (token, section) = new_token("ci");
@@ -284,6 +360,8 @@ fn guessing_leads_to_a_penalty_that_ends() {
     let outcome = call_with(&server, &token, &["ping"]);
     assert!(outcome.code == Some(64 + 8) && outcome.stderr.contains("token-failures"), "{outcome:?}");
     assert!(outcome.stderr.contains("come back in 2 s"), "{outcome:?}");
+    let wait_ms = call_with(&server, &token, &["ping", "--json"]).json()["trailer"]["retry_after_ms"].as_u64();
+    assert!(wait_ms.is_some_and(|wait_ms| (1..=2_001).contains(&wait_ms)), "{wait_ms:?}");
     assert_eq!(
         bare(&server, &["ping"]).output().expect("plug runs").status.code(),
         Some(0),

@@ -96,6 +96,30 @@ fn each_command_that_was_asked_for_has_one_line_in_the_audit() {
 }
 
 #[test]
+fn what_a_schema_marks_secret_is_in_no_audit_no_log_and_no_list_of_jobs() {
+    let plugins = "[plugins.ops]\nhandler = \"shell\"\naccess.allow = [\"any\"]\n\
+                   [plugins.ops.config.commands.login]\nargv = [\"sh\", \"-c\", \":\", \"{user}\", \"--key={key}\"]\n\
+                   parameters.user = { type = \"string\" }\n\
+                   parameters.key = { type = \"string\", secret = true, pattern = \"[a-z0-9]+\" }\n";
+    let mut command = std::process::Command::new(crate::support::process::plugd());
+    command.args(["--log", "debug", "--log-format", "json"]).stderr(std::process::Stdio::piped());
+    let server = Plugd::start_by(&format!("audit = \"file:audit.log\"\n{plugins}"), command);
+    assert_eq!(server.run(["call", "ops.login", "user=anna", "key=s3cret"]).code, Some(0));
+    assert_eq!(server.run(["call", "ops.login", "user=anna", "key=S3CRET"]).code, Some(67));
+    assert_eq!(server.run(["call", "ops.login", "user=anna", "key=s3cret", "detach:=true"]).code, Some(0));
+    let jobs = server.run(["call", "ops.jobs"]);
+    assert!(jobs.text().contains(r#""anna","--key=***""#) && !jobs.text().contains("s3cret"), "{jobs:?}");
+    let audit = || std::fs::read_to_string(server.dir.path().join("audit.log")).expect("an audit");
+    let told = || audit().lines().filter(|line| line.contains(r#"\"anna\", \"--key=***\""#)).count();
+    wait_until("line of the job", || told() == 2);
+    let audit = audit();
+    let log = serde_json::to_string(&server.log()).expect("JSON");
+    for text in [audit, log] {
+        assert!(!text.to_lowercase().contains("s3cret"), "{text}");
+    }
+}
+
+#[test]
 fn an_audit_that_cannot_be_written_keeps_the_server_from_starting() {
     let dir = tempfile::tempdir().expect("a directory");
     let run = |audit: &str| {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::json::{JSON_DEPTH_MAX, json_depth_exceeds, require_object};
@@ -52,8 +53,14 @@ pub struct Open<'a> {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
     /// What the caller proves itself with from this call on; `None` means with nothing new.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "auth")]
     pub auth: Option<Auth>,
+}
+
+/// Reads what a caller proves itself with. What is wrong with it is told without repeating any of it: it may be a secret in the
+/// wrong place.
+fn auth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Auth>, D::Error> {
+    Option::deserialize(deserializer).map_err(|_| D::Error::custom("auth is something else than {\"token\": STRING}"))
 }
 
 /// What a caller proves itself with. The server takes it off the header: no handler and no log ever sees it.
@@ -197,6 +204,12 @@ mod tests {
     fn a_token_is_never_shown() {
         let open = Open::decode(br#"{"command":"a","auth":{"token":"secret"}}"#).expect("a good header");
         assert!(!format!("{open:?}").contains("secret"), "{open:?}");
+        for auth in
+            [r#""secret""#, r#"{"secret":1}"#, r#"{"token":["secret"]}"#, r#"{"token":"secret","x":1}"#, r#"["secret""#]
+        {
+            let found = refusal(&format!(r#"{{"command":"a","auth":{auth}}}"#));
+            assert!(found.contains("auth is something else") && !found.contains("secret"), "{found}");
+        }
     }
 
     #[test]

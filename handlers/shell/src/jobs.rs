@@ -133,7 +133,7 @@ impl Jobs {
         let job = Arc::new(Job {
             id: id.clone(),
             operation: call.operation().to_owned(),
-            argv: plan.argv.clone(),
+            argv: plan.shown.clone(),
             cwd: plan.place.cwd.clone(),
             started: SystemTime::now(),
             pid: started.running.pid().to_string(),
@@ -307,7 +307,7 @@ async fn run(
         caller: &owner.caller,
         plugin: &owner.plugin,
         operation: &job.operation,
-        argv: &plan.argv,
+        argv: &plan.shown,
         cwd: &plan.place.cwd,
         dropped_env: &plan.dropped_env,
     };

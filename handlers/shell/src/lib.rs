@@ -167,7 +167,7 @@ impl Shell {
     }
 
     fn detach(&self, call: &mut Call, plan: Plan, begun: Instant) -> Result<(), Status> {
-        let asked = (plan.argv.clone(), plan.place.cwd.clone(), plan.dropped_env.clone());
+        let asked = (plan.shown.clone(), plan.place.cwd.clone(), plan.dropped_env.clone());
         let permits = self.permits(&plan);
         let started =
             permits.and_then(|permits| self.jobs.start(call, plan, permits, |plan| launch(plan, &self.confinement)));
@@ -192,7 +192,7 @@ impl Shell {
             caller: call.caller(),
             plugin: call.plugin(),
             operation: call.operation(),
-            argv: plan.map(|plan| plan.argv.as_slice()).unwrap_or_default(),
+            argv: plan.map(|plan| plan.shown.as_slice()).unwrap_or_default(),
             cwd: plan.map_or(&self.cwd, |plan| &plan.place.cwd),
             dropped_env: plan.map(|plan| plan.dropped_env.as_slice()).unwrap_or_default(),
         };

@@ -54,6 +54,8 @@ pub(crate) struct Named {
 pub(crate) struct Plan {
     /// The program and its arguments; never empty.
     pub(crate) argv: Vec<String>,
+    /// The same as others are shown it, without its secrets.
+    pub(crate) shown: Vec<String>,
     pub(crate) place: Place,
     pub(crate) pty: Option<PtyArgs>,
     pub(crate) detach: bool,
@@ -135,7 +137,9 @@ impl Named {
                 "argument \"{name}\": begins with \"-\" and would become an option; allowed: no dash"
             )])
         })?;
-        let plan = Plan { argv, place: self.place.clone(), pty: None, detach, dropped_env: Vec::new() };
+        let shown: BTreeMap<_, _> = values.iter().map(|(name, value)| (name.clone(), value.shown())).collect();
+        let shown = self.template.render(&shown).unwrap_or_default();
+        let plan = Plan { argv, shown, place: self.place.clone(), pty: None, detach, dropped_env: Vec::new() };
         plan.with_pty(pty)
     }
 }
@@ -177,7 +181,7 @@ impl Anything {
             set(&mut place.env, &name, value.into());
         }
         let dropped_env = dropped.into_iter().map(|(name, _)| name).collect();
-        let plan = Plan { argv, place, pty: None, detach, dropped_env };
+        let plan = Plan { shown: argv.clone(), argv, place, pty: None, detach, dropped_env };
         plan.with_pty(pty)
     }
 }

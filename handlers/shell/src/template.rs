@@ -57,7 +57,7 @@ impl Template {
                 match part {
                     Part::Text(text) => argument += text,
                     Part::Value(name) => match values.get(name) {
-                        Some(Rendered::Text { text, may_be_option }) => {
+                        Some(Rendered::Text { text, may_be_option, .. }) => {
                             if argument.is_empty() && text.starts_with('-') && !may_be_option && !options_ended {
                                 return Err(name);
                             }
@@ -109,7 +109,7 @@ mod tests {
 
     fn render(argv: &[&str], values: &[(&str, &str)]) -> Result<Vec<String>, String> {
         let template = Template::parse(&argv.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
-        let value = |text: &str| Rendered::Text { text: text.to_owned(), may_be_option: false };
+        let value = |text: &str| Rendered::Text { text: text.to_owned(), may_be_option: false, is_secret: false };
         let values = values.iter().map(|(name, text)| ((*name).to_owned(), value(text))).collect();
         template.render(&values).map_err(str::to_owned)
     }

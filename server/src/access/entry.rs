@@ -1,9 +1,12 @@
 //! One entry of a list of callers, as an operator writes it and as it is compared.
 
+use std::net::IpAddr;
+
 use nix::unistd::User;
 use plugd_core::{Caller, Peer, did_you_mean};
 
 use super::network::Network;
+use crate::identity::TOKEN_PREFIX;
 
 /// The kinds of entries with what stands behind their colon, sorted.
 const KINDS: [(&str, &str); 6] = [
@@ -73,7 +76,7 @@ impl Entry {
             Who::Any | Who::Token(_) => true,
             Who::Network(_) => way != Way::Unix,
             Who::Uid(_) => way == Way::Unix,
-            Who::Certificate(_) => way == Way::Tls,
+            Who::Certificate(_) => matches!(way, Way::Tls { asks: true, .. }),
         }
     }
 }
@@ -82,7 +85,11 @@ impl Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Tcp,
-    Tls,
+    Tls {
+        /// Whether clients are asked for certificates, and need one.
+        asks: bool,
+        requires: bool,
+    },
     Unix,
 }
 
@@ -111,9 +118,13 @@ impl Term {
             "uid" => Who::Uid(uid(value).ok_or_else(|| format!("{text:?}: {value:?} is no uid"))?),
             "user" => Who::Uid(uid_of(value).map_err(|problem| format!("{text:?}: {problem}"))?),
             "token" if tokens.clone().any(|known| known == value) => Who::Token(value.to_owned()),
+            "token" if value.starts_with(TOKEN_PREFIX) => {
+                return Err(
+                    "a token itself stands here, known to whoever reads this; name it, and make another".to_owned()
+                );
+            }
             "token" => return Err(unknown_token(value, tokens)),
-            "cert" if is_certificate_name(value) => Who::Certificate(value.to_owned()),
-            "cert" => return Err(format!("{text:?}: {value:?} is no name that a certificate may have")),
+            "cert" => Who::Certificate(certificate_name(value).map_err(|problem| format!("{text:?}: {problem}"))?),
             _ => return Err(unknown_kind(text, kind)),
         };
         Ok(Term::Entry(Entry { text: text.to_owned(), who }))
@@ -147,9 +158,17 @@ fn unknown_kind(text: &str, kind: &str) -> String {
     format!("unknown kind of entry {text:?}{hint}; allowed: {ANY}, {}", allowed.join(", "))
 }
 
-/// What could never be in a certificate is a mistake.
-fn is_certificate_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control())
+/// A name as certificates have it. What could never be in one is a mistake, and so is what means more than one name: a denial
+/// of `*.example` would deny nobody.
+fn certificate_name(text: &str) -> Result<String, String> {
+    if text.contains('*') {
+        return Err("a certificate is compared by its whole name; name each".to_owned());
+    }
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!("{text:?} is no name that a certificate may have"));
+    }
+    // The one way in which an address is written, as the names of a certificate are.
+    Ok(text.parse::<IpAddr>().map_or_else(|_| text.to_owned(), |address| address.to_string()))
 }
 
 #[cfg(test)]
@@ -182,6 +201,11 @@ mod tests {
         assert!(matches("token:ci", &known) && !matches("token:ops", &known) && !matches("token:ci", &tcp));
         assert!(matches("cert:ops.example", &known) && matches("cert:OPS.example", &known));
         assert!(matches("cert:spiffe://a/b", &known) && !matches("cert:spiffe://a/B", &known));
+        let address = vec!["2001:db8::1".to_owned()];
+        assert!(matches(
+            "cert:2001:DB8:0::1",
+            &tcp.clone().known_as(Principal::default().with_certificate_names(address))
+        ));
         assert!(!matches("cert:example", &known) && !matches("cert:ops.example", &unix));
     }
 
@@ -208,12 +232,16 @@ mod tests {
             assert!(complaint(text).starts_with(&format!("unknown kind of entry {text:?}")), "{}", complaint(text));
         }
         assert_eq!(complaint("token:opps"), "unknown token \"opps\"; did you mean \"ops\"?; known: ci, ops");
+        assert!(!complaint("token:plugd_s3cret").contains("s3cret"));
         let none = Term::parse("token:ci", std::iter::empty()).expect_err("no tokens");
         assert_eq!(none, "unknown token \"ci\"; known: none; add one with [tokens.NAME]");
         for text in ["uid:", "uid:-1", "uid:+1", "uid:4294967295", "uid:99999999999", "uid:root", "uid: 1"] {
             assert!(complaint(text).ends_with("is no uid"), "{}", complaint(text));
         }
-        for text in ["cert:", "cert:a b", "cert:a\n"] {
+        for text in ["cert:*.example", "cert:*"] {
+            assert!(complaint(text).ends_with("is compared by its whole name; name each"), "{}", complaint(text));
+        }
+        for text in ["cert:", "cert:a b", "cert:a\n", "cert:b\u{fc}cher.example"] {
             assert!(complaint(text).ends_with("is no name that a certificate may have"), "{}", complaint(text));
         }
     }

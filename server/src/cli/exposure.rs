@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use super::{Failure, print};
 use crate::access::{Entry, Rule, Way};
 use crate::address::ListenAddress;
-use crate::config::{Config, Origin, PluginConfig, Risk};
+use crate::config::{Config, Origin, PluginConfig, Risk, ServerSettings};
+
+/// Who may call what nobody may.
+const NOBODY: &str = "nobody";
 
 /// Shows the matrix, and fails when something in it is forbidden.
 pub(super) fn show(origin: &Origin, registry: &Registry, listen: &[ListenAddress], json: bool) -> Result<(), Failure> {
@@ -28,6 +31,8 @@ struct Row<'c> {
     listener: String,
     command: String,
     effect: &'static str,
+    /// Whether nobody gets in there without a client certificate.
+    needs_certificate: bool,
     /// `None` when there is no rule.
     who: Option<Who<'c>>,
 }
@@ -41,14 +46,15 @@ struct Who<'c> {
 fn rows(config: &Config) -> Vec<Row<'_>> {
     let mut rows = Vec::new();
     for listener in &config.server.listen {
+        let way = way(listener, &config.server);
         for plugin in config.plugins.iter().filter(|plugin| plugin.enabled) {
-            rows.extend(plugin.operations().iter().map(|operation| row(listener, plugin, operation)));
+            rows.extend(plugin.operations().iter().map(|operation| row(listener, way, plugin, operation)));
         }
     }
     rows
 }
 
-fn row<'c>(listener: &ListenAddress, plugin: &'c PluginConfig, operation: &Operation) -> Row<'c> {
+fn row<'c>(listener: &ListenAddress, way: Way, plugin: &'c PluginConfig, operation: &Operation) -> Row<'c> {
     let effect = match (operation.runs(), operation.effects()) {
         (true, _) => "runs",
         (false, true) => "changes",
@@ -59,14 +65,18 @@ fn row<'c>(listener: &ListenAddress, plugin: &'c PluginConfig, operation: &Opera
         listener: listener.to_string(),
         command: format!("{}.{}", plugin.name, operation.name()),
         effect,
-        who: rule.map(|rule| who(rule, way(listener))),
+        needs_certificate: matches!(way, Way::Tls { requires: true, .. }),
+        who: rule.map(|rule| who(rule, way)),
     }
 }
 
-fn way(listener: &ListenAddress) -> Way {
+fn way(listener: &ListenAddress, server: &ServerSettings) -> Way {
     match listener {
         ListenAddress::Tcp { .. } => Way::Tcp,
-        ListenAddress::Tls { .. } => Way::Tls,
+        ListenAddress::Tls { .. } => {
+            let (asks, requires) = server.tls.clients_at(listener);
+            Way::Tls { asks, requires }
+        }
         ListenAddress::Unix(_) => Way::Unix,
     }
 }
@@ -83,7 +93,7 @@ impl Who<'_> {
     fn text(&self) -> String {
         let texts = |entries: &[&Entry]| entries.iter().map(|entry| entry.text()).collect::<Vec<_>>().join(", ");
         match (self.allow.as_slice(), self.deny.as_slice()) {
-            ([], _) => "nobody".to_owned(),
+            ([], _) => NOBODY.to_owned(),
             (allow, []) => texts(allow),
             (allow, deny) => format!("{} except {}", texts(allow), texts(deny)),
         }
@@ -104,7 +114,10 @@ fn unused(config: &Config) -> Vec<(Option<&str>, Risk)> {
 fn as_text(config: &Config, rows: &[Row<'_>]) -> String {
     let header = ["LISTENER", "COMMAND", "EFFECT", "WHO"].map(str::to_owned);
     let cells = rows.iter().map(|row| {
-        let who = row.who.as_ref().map_or_else(|| "any (no rule)".to_owned(), Who::text);
+        let mut who = row.who.as_ref().map_or_else(|| "any (no rule)".to_owned(), Who::text);
+        if row.needs_certificate && who != NOBODY {
+            who += ", with a client certificate";
+        }
         [row.listener.clone(), row.command.clone(), row.effect.to_owned(), who]
     });
     let table: Vec<[String; 4]> = [header].into_iter().chain(cells).collect();
@@ -140,6 +153,7 @@ fn as_json(config: &Config, rows: &[Row<'_>]) -> Value {
             json!({
                 "listener": row.listener,
                 "command": row.command,
+                "needs_certificate": row.needs_certificate,
                 "effect": if row.effect == "-" { Value::Null } else { row.effect.into() },
                 "rule": has_rule,
                 "allow": allow,

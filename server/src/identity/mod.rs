@@ -33,6 +33,8 @@ pub(crate) struct Refused {
     pub(crate) status: Status,
     /// How long the answer waits, so that guessing takes its time.
     pub(crate) delay: Duration,
+    /// In how long the same would be looked at, where that is known.
+    pub(crate) wait: Option<Duration>,
 }
 
 impl Gate {
@@ -91,12 +93,15 @@ impl Identity {
             proof.generation = generation;
         }
         let Some(auth) = auth else { return Ok(()) };
+        // Others at its address may guess as they like.
+        if self.proof.as_ref().is_some_and(|proof| proof.token.is(&auth.token)) {
+            return Ok(());
+        }
         let token = self.prove(&auth.token, caller, tokens, gate, now)?;
         match &self.proof {
-            Some(proof) if proof.token != token => {
+            Some(_) => {
                 Err(refused("token-changed", "this connection has proven another token; open another connection"))
             }
-            Some(_) => Ok(()),
             None => {
                 caller.principal = caller.principal.clone().with_token(&*token.name);
                 self.proof = Some(Box::new(Proof { token, generation }));
@@ -142,13 +147,13 @@ impl Identity {
 
 fn refused(reason: &'static str, text: &str) -> Refused {
     let status = Status::unauthenticated(reason, text).with_origin(Origin::Access);
-    Refused { status, delay: Duration::ZERO }
+    Refused { status, delay: Duration::ZERO, wait: None }
 }
 
 fn penalised(wait: Duration) -> Refused {
     let text = format!("too many wrong tokens from this address; come back in {} s", wait.as_secs() + 1);
     let status = Status::resource_exhausted("token-failures", text).with_origin(Origin::Limit).with_retry(true);
-    Refused { status, delay: Duration::ZERO }
+    Refused { status, delay: Duration::ZERO, wait: Some(wait) }
 }
 
 #[cfg(test)]
@@ -213,6 +218,20 @@ mod tests {
         assert_eq!(world.try_on(&mut identity, &mut caller, "good").0, Code::Ok);
         assert_eq!(world.try_on(&mut identity, &mut caller, "other").1, "token-changed");
         assert_eq!(caller.principal.token(), Some("ci"));
+    }
+
+    #[tokio::test]
+    async fn who_has_proven_a_token_is_left_alone_when_others_at_its_address_guess() {
+        let world = World::new(3);
+        let mut caller = Caller::new(Peer::Tcp("10.0.0.1:1".parse().expect("an address")));
+        let mut identity = Identity::new(true);
+        assert_eq!(world.try_on(&mut identity, &mut caller, "good").0, Code::Ok);
+        for _ in 0..3 {
+            assert_eq!(world.try_token("10.0.0.1:2", "wrong").0, Code::Unauthenticated);
+        }
+        assert_eq!(world.try_token("10.0.0.1:3", "good").0, Code::ResourceExhausted);
+        assert_eq!(world.try_on(&mut identity, &mut caller, "good").0, Code::Ok);
+        assert_eq!(world.try_on(&mut identity, &mut caller, "other").1, "token-failures", "no guesses go this way");
     }
 
     #[tokio::test]

@@ -13,9 +13,8 @@ use plugd_core::{
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::json;
 
-use crate::limits::PeerKey;
+use crate::limits::{PeerKey, come_back};
 
 /// The layer's name.
 pub(crate) const NAME: &str = "limits";
@@ -295,8 +294,7 @@ impl Limits {
         let status = Status::resource_exhausted(limit.reason(), text).with_origin(Origin::Limit).with_retry(true);
         let refusal = Refusal::from(status);
         match wait {
-            // Rounded up: who comes back then is let in.
-            Some(wait) => refusal.with_trailer(&json!({ "retry_after_ms": wait.as_millis() as u64 + 1 })),
+            Some(wait) => refusal.with_trailer(&come_back(wait)),
             None => refusal,
         }
     }
@@ -349,7 +347,7 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
 

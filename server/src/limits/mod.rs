@@ -7,6 +7,8 @@ mod seldom;
 
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 pub(crate) use self::pace::{Pace, Pacing, Slow};
 pub(crate) use self::peer::PeerKey;
 pub(crate) use self::places::{Full, Place, Places};
@@ -29,4 +31,9 @@ pub(crate) struct ConnectionLimits {
     pub(crate) body_rate_grace: Duration,
     /// How long a peer may take nothing of what waits for it.
     pub(crate) write_timeout: Duration,
+}
+
+/// The trailer that says in how long the same call would pass, rounded up: who comes back then is let in.
+pub(crate) fn come_back(wait: Duration) -> Map<String, Value> {
+    Map::from_iter([("retry_after_ms".to_owned(), (wait.as_millis() as u64 + 1).into())])
 }

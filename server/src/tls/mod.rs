@@ -14,8 +14,8 @@ use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
@@ -89,8 +89,11 @@ impl Renewed<'_> {
 pub(crate) async fn accept(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<(TlsStream, Vec<String>)> {
     let stream = TlsAcceptor::from(config).accept(stream).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let names = certificate.map(names::of).unwrap_or_default();
-    Ok((TlsStream::new(stream), names))
+    let names = certificate.map(names::of).transpose();
+    let names = names.map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("the client's certificate has unreadable names: {error}"))
+    })?;
+    Ok((TlsStream::new(stream), names.unwrap_or_default()))
 }
 
 fn load(settings: &TlsSettings, base_dir: &Path) -> Result<Arc<ServerConfig>, TlsError> {
@@ -109,6 +112,11 @@ fn load(settings: &TlsSettings, base_dir: &Path) -> Result<Arc<ServerConfig>, Tl
         TlsError::File { path: key_path, problem }
     })?;
     config.alpn_protocols = vec![ALPN.to_vec()];
+    if settings.clients.is_some() {
+        // Who resumes a session shows no certificate, and its old one may have expired since.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+    }
     Ok(Arc::new(config))
 }
 

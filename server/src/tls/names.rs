@@ -4,17 +4,20 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use rustls::pki_types::CertificateDer;
 use x509_cert::Certificate;
-use x509_cert::der::Decode;
+use x509_cert::der::{self, Decode};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 /// The subject alternative names of a certificate that was verified, as text: hosts, URIs, addresses of mail and of IP. What
 /// its subject says beside them proves nothing (RFC 6125).
-pub(super) fn of(certificate: &CertificateDer<'_>) -> Vec<String> {
-    let Ok(certificate) = Certificate::from_der(certificate) else { return Vec::new() };
-    let names = certificate.tbs_certificate().get_extension::<SubjectAltName>();
-    let Ok(Some((_, SubjectAltName(names)))) = names else { return Vec::new() };
-    names.iter().filter_map(text).collect()
+///
+/// # Errors
+///
+/// When they cannot be read: nobody could deny who has such a certificate.
+pub(super) fn of(certificate: &CertificateDer<'_>) -> Result<Vec<String>, der::Error> {
+    let certificate = Certificate::from_der(certificate)?;
+    let names = certificate.tbs_certificate().get_extension::<SubjectAltName>()?;
+    Ok(names.map(|(_, SubjectAltName(names))| names.iter().filter_map(text).collect()).unwrap_or_default())
 }
 
 fn text(name: &GeneralName) -> Option<String> {
@@ -33,7 +36,7 @@ fn text(name: &GeneralName) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, KeyPair, SanType};
+    use rcgen::{CertificateParams, CustomExtension, KeyPair, SanType};
 
     use super::*;
 
@@ -44,7 +47,19 @@ mod tests {
         params.subject_alt_names.push(SanType::Rfc822Name("a@b.example".try_into().expect("an address")));
         params.subject_alt_names.push(SanType::IpAddress("2001:db8::1".parse().expect("an address")));
         let certificate = params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate");
-        assert_eq!(of(certificate.der()), ["ops.example", "10.0.0.7", "spiffe://a/b", "a@b.example", "2001:db8::1"]);
-        assert_eq!(of(&CertificateDer::from(&b"no certificate"[..])), Vec::<String>::new());
+        let found = of(certificate.der()).expect("names");
+        assert_eq!(found, ["ops.example", "10.0.0.7", "spiffe://a/b", "a@b.example", "2001:db8::1"]);
+    }
+
+    #[test]
+    fn names_that_cannot_be_read_are_not_no_names() {
+        assert!(of(&CertificateDer::from(&b"no certificate"[..])).is_err());
+        let mut params = CertificateParams::default();
+        let broken = CustomExtension::from_oid_content(&[2, 5, 29, 17], vec![0x30, 0x84]);
+        params.custom_extensions.push(broken);
+        let certificate = params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate");
+        assert!(of(certificate.der()).is_err());
+        let none = CertificateParams::default().self_signed(&KeyPair::generate().expect("a key"));
+        assert_eq!(of(none.expect("a certificate").der()), Ok(Vec::new()));
     }
 }

@@ -91,6 +91,12 @@ impl TlsSection {
 }
 
 impl TlsTable {
+    /// Whether clients are asked for certificates at an address, and whether they need one.
+    pub(crate) fn clients_at(&self, address: &ListenAddress) -> (bool, bool) {
+        let clients = self.at(address).ok().and_then(|settings| settings.clients);
+        clients.map_or((false, false), |(_, is_required)| (true, is_required))
+    }
+
     /// What TLS is at an address.
     ///
     /// # Errors

@@ -19,6 +19,9 @@ const LENGTH_MAX_DEFAULT: u32 = 4096;
 /// The longest text that an operator may allow, in bytes: a single argument may have 128 KiB on Linux (execve(2)).
 const LENGTH_MAX: u32 = 128 * 1024 - 1;
 
+/// What stands for a secret where others see it.
+const SECRET: &str = "***";
+
 /// What a parameter takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -57,6 +60,9 @@ pub struct ParameterSettings {
     /// string: whether the text may begin with `-` where it could be taken for an option.
     #[serde(default)]
     pub allow_dash: Option<bool>,
+    /// string: whether neither the audit, nor the list of jobs, nor a message may repeat it.
+    #[serde(default)]
+    pub secret: Option<bool>,
     /// integer: the least; 0 unless set.
     #[serde(default)]
     pub min: Option<i64>,
@@ -83,6 +89,7 @@ pub(crate) enum Rendered {
     Text {
         text: String,
         may_be_option: bool,
+        is_secret: bool,
     },
     /// The whole argument is left out.
     LeftOut,
@@ -90,14 +97,22 @@ pub(crate) enum Rendered {
 
 impl Rendered {
     fn own(text: impl Into<String>) -> Rendered {
-        Rendered::Text { text: text.into(), may_be_option: true }
+        Rendered::Text { text: text.into(), may_be_option: true, is_secret: false }
+    }
+
+    /// What others than the command are shown in its place.
+    pub(crate) fn shown(&self) -> Rendered {
+        match self {
+            Rendered::Text { is_secret: true, .. } => Rendered::own(SECRET),
+            other => other.clone(),
+        }
     }
 }
 
 /// What a parameter takes, with its bounds.
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
-    Text { pattern: Option<Regex>, length_max: u32, allow_dash: bool },
+    Text { pattern: Option<Regex>, length_max: u32, allow_dash: bool, is_secret: bool },
     Integer(RangeInclusive<i64>),
     Choice(Vec<String>),
     Flag(String),
@@ -123,7 +138,11 @@ impl ParameterSettings {
                 if !(1..=LENGTH_MAX).contains(&length_max) {
                     refuse("length_max", format!("{length_max} is out of range; allowed: 1 to {LENGTH_MAX}"));
                 }
-                Some(Kind::Text { pattern, length_max, allow_dash: self.allow_dash.unwrap_or(false) })
+                let is_secret = self.secret.unwrap_or(false);
+                if is_secret && self.default.is_some() {
+                    refuse("default", "a secret has none: everybody could read it".to_owned());
+                }
+                Some(Kind::Text { pattern, length_max, allow_dash: self.allow_dash.unwrap_or(false), is_secret })
             }
             ParameterKind::Integer => {
                 let (min, max) = (self.min.unwrap_or(0), self.max.unwrap_or(i64::MAX));
@@ -160,6 +179,7 @@ impl ParameterSettings {
             ("pattern", self.pattern.is_some(), String),
             ("length_max", self.length_max.is_some(), String),
             ("allow_dash", self.allow_dash.is_some(), String),
+            ("secret", self.secret.is_some(), String),
             ("min", self.min.is_some(), Integer),
             ("max", self.max.is_some(), Integer),
             ("values", self.values.is_some(), Choice),
@@ -206,6 +226,7 @@ impl ParameterSettings {
                 put("type", Some(json!("string")));
                 put("pattern", self.pattern.as_ref().map(|pattern| json!(format!("^(?:{pattern})$"))));
                 put("maxLength", Some(json!(self.length_max.unwrap_or(LENGTH_MAX_DEFAULT))));
+                put("writeOnly", self.secret.filter(|is_secret| *is_secret).map(Value::from));
             }
             ParameterKind::Integer => {
                 put("type", Some(json!("integer")));
@@ -267,18 +288,19 @@ impl Kind {
     fn read_value(&self, value: &Value) -> Result<Rendered, String> {
         let refused = || Err(format!("{value}; allowed: {}", self.allowed()));
         match self {
-            Kind::Text { pattern, length_max, allow_dash } => match value {
+            Kind::Text { pattern, length_max, allow_dash, is_secret } => match value {
                 Value::String(text)
                     if text.len() <= *length_max as usize
                         && !text.contains('\0')
                         && pattern.as_ref().is_none_or(|pattern| pattern.is_match(text)) =>
                 {
-                    Ok(Rendered::Text { text: text.clone(), may_be_option: *allow_dash })
+                    Ok(Rendered::Text { text: text.clone(), may_be_option: *allow_dash, is_secret: *is_secret })
                 }
-                // A long text would drown what is wrong with it.
-                Value::String(text) if text.len() > *length_max as usize => {
+                // A long text would drown what is wrong with it, and a secret is told to nobody.
+                Value::String(text) if *is_secret || text.len() > *length_max as usize => {
                     Err(format!("a text of {} bytes; allowed: {}", text.len(), self.allowed()))
                 }
+                _ if *is_secret => Err(format!("no text; allowed: {}", self.allowed())),
                 _ => refused(),
             },
             Kind::Integer(range) => {

@@ -177,6 +177,24 @@ async fn wrong_arguments_are_refused_with_their_place_and_what_is_allowed() {
 }
 
 #[tokio::test]
+async fn a_secret_reaches_its_command_and_no_message() {
+    let settings = |more: Value| {
+        let mut parameter = json!({ "type": "string", "pattern": "[a-z0-9]+", "secret": true });
+        parameter.as_object_mut().expect("a table").extend(more.as_object().cloned().unwrap_or_default());
+        say(&["--key={key}"], json!({ "key": parameter }))
+    };
+    assert_eq!(said(settings(json!({})), json!({ "key": "s3cret" })).await, Ok("--key=s3cret\n".to_owned()));
+    for wrong in [json!("S3CRET!"), json!(["s3cret"]), json!({ "s3cret": 1 })] {
+        let message = said(settings(json!({})), json!({ "key": wrong })).await.expect_err("refused");
+        assert!(message.contains("\"key\"") && !message.to_lowercase().contains("s3cret"), "{message}");
+    }
+    let errors = prepare(settings(json!({ "default": "s3cret" }))).expect_err("a secret that everybody reads");
+    assert_eq!(errors, ["commands.say.parameters.key.default: a secret has none: everybody could read it"]);
+    let blueprint = prepare(settings(json!({}))).expect("good settings");
+    assert_eq!(blueprint.operations()[0].args_schema_value()["properties"]["key"]["writeOnly"], true);
+}
+
+#[tokio::test]
 async fn a_value_is_one_literal_argument() {
     let settings = || say(&["{text}", "<{text}>"], json!({ "text": { "type": "string" } }));
     for text in ["a b;$(id)", "`id`", "a\nb", "'\"", "*", "{text}", "", "$HOME"] {
