@@ -126,7 +126,7 @@ impl Control {
         for plugin in replaced {
             stopping.spawn(plugin.stop(shared.settings.grace));
         }
-        info!(?changes, "configuration read again");
+        info!(?changes, tls_listeners = reloading.certificates.len(), "configuration and certificates read again");
         Ok(changes)
     }
 }

@@ -323,6 +323,34 @@ fn a_start_says_where_it_listens_and_what_to_type_next_and_a_signal_stops_it() {
 }
 
 #[test]
+fn what_to_type_next_leads_to_a_listener_with_tls_and_to_what_is_there() {
+    let dir = dir_with(
+        "[server]\nlisten = [\"tls://0.0.0.0:0\"]\n[server.tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\n\
+         [plugins.echo]\n",
+    );
+    assert_eq!(run(dir.path(), &["cert", "dev"]).status.code(), Some(0));
+    let (running, line) = Running::start(dir.path(), &[]);
+    let port = line.trim_end().rsplit(':').next().expect("a port");
+    running.signal(Signal::SIGTERM);
+    let (_, log) = running.end();
+    assert!(log.contains(&format!("try: plug -s tls://localhost:{port} --ca FILE list")), "{log}");
+}
+
+#[test]
+fn check_warns_of_tokens_that_are_over() {
+    let token = |name: &str, year: u32, digit: char| {
+        let hash = digit.to_string().repeat(64);
+        format!("[tokens.{name}]\nhash = \"sha256:{hash}\"\nexpires = \"{year}-01-31\"\n")
+    };
+    let dir = dir_with(&format!("{}{}[plugins.echo]\n", token("old", 2020, '0'), token("new", 2999, '1')));
+    let output = run(dir.path(), &["check"]);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(0), "plugins.toml: good; 1 plugins, 1 enabled\n"));
+    let expected = "warning: tokens.old has expired; nobody can use it: make another with `plugd token new old`, or \
+                    remove the section\n";
+    assert_eq!(stderr(&output), expected);
+}
+
+#[test]
 fn json_logs_are_json_on_every_line() {
     let dir = dir_with("[server]\nlog_format = \"json\"\n[plugins.echo]\n");
     let (running, _) = Running::start(dir.path(), &["--listen", "tcp://127.0.0.1:0"]);

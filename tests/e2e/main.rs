@@ -8,6 +8,7 @@ mod call_flags;
 mod commands;
 mod completion;
 mod connection;
+mod credentials;
 mod exec_ends;
 mod exec_jobs;
 mod exec_many;

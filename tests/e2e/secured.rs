@@ -241,8 +241,11 @@ fn certificates_are_read_again_and_connections_live_on() {
     drop(input);
     assert!(old.wait().expect("a child").success());
     let log = server.plugd.log();
-    let problem =
-        |event: &serde_json::Value| event["message"].as_str().is_some_and(|text| text.contains("TLS stays as it is"));
+    let problem = |event: &serde_json::Value| {
+        event["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("TLS stays as it is") && text.contains("does not fit the certificate"))
+    };
     assert!(log.iter().any(problem), "{log:#?}");
 }
 

@@ -50,7 +50,10 @@ pub(super) fn run(cert: &Cert) -> Result<(), Failure> {
     for name in FILES {
         let path = wanted.out.join(name);
         if path.symlink_metadata().is_ok() {
-            return Err(Failure::Refused(format!("{}: exists already; nothing was written", path.display())));
+            return Err(Failure::Refused(format!(
+                "{}: exists already; nothing was written; move it away, or name another directory with --out",
+                path.display()
+            )));
         }
     }
     let made = make(wanted).map_err(|error| Failure::Refused(format!("cannot make certificates: {error}")))?;
@@ -105,14 +108,24 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
+/// What can be pasted as it stands: a configuration, and a call from this directory.
 fn usage(wanted: &Dev) -> String {
-    let out = wanted.out.display();
+    let [ca, _, _, client, key] = FILES.map(|name| shown(&wanted.out.join(name)));
     format!(
-        "wrote {} to {out}; they hold for {DAYS} days\n\nplugins.toml beside them:\n\n[server]\nlisten = \
+        "wrote {} to {}; they hold for {DAYS} days\n\nplugins.toml beside them:\n\n[server]\nlisten = \
          [\"tls://127.0.0.1:7585\"]\n\n[server.tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\nclient_ca = \
-         \"ca.pem\"\nclient_certificates = \"optional\"   # access = {{ allow = [\"cert:{}\"] }}\n\nplug -s \
-         tls://localhost:7585 --ca ca.pem --cert client.pem --key client.key whoami\n",
+         \"ca.pem\"\nclient_certificates = \"optional\"\n\n[plugins.echo]\naccess = {{ allow = [{:?}] }}\n\nTo try it:\n\nplugd \
+         --config {}\nplug -s tls://localhost:7585 --ca {ca} --cert {client} --key {key} whoami\n",
         FILES.join(", "),
-        wanted.client
+        wanted.out.display(),
+        format!("cert:{}", wanted.client),
+        shown(&wanted.out.join("plugins.toml")),
     )
+}
+
+/// A path as a shell takes it, without the `./` that says nothing.
+fn shown(path: &Path) -> String {
+    let text = path.strip_prefix(".").unwrap_or(path).display().to_string();
+    let is_plain = |letter: char| letter.is_alphanumeric() || "/._-+@:,".contains(letter);
+    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }

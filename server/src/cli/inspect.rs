@@ -1,11 +1,14 @@
 //! `plugd check` and `plugd list`: what a configuration would serve.
 
+use std::io::{self, Write};
+use std::time::SystemTime;
+
 use plugd_core::Registry;
 use serde_json::json;
 
 use super::{Failure, config, print};
 use crate::address::ListenAddress;
-use crate::config::{Origin, PluginConfig};
+use crate::config::{Config, Origin, PluginConfig};
 use crate::server::load_tls;
 
 /// Says that the configuration is good, or everything that is wrong with it.
@@ -14,9 +17,21 @@ pub(super) fn check(origin: &Origin, registry: &Registry, listen: &[ListenAddres
     for address in config.server.listen.iter().filter(|address| address.is_tls()) {
         load_tls(&config.server, address, &config.base_dir)?;
     }
+    warn_of_tokens(&config);
     let enabled = config.plugins.iter().filter(|plugin| plugin.enabled).count();
     let counts = format!("{} plugins, {enabled} enabled", config.plugins.len());
     print(&format!("{}: good; {counts}\n", origin.path().display()))
+}
+
+/// Names the tokens that are over: nothing is wrong with the file, but who holds one is refused.
+fn warn_of_tokens(config: &Config) {
+    for token in config.tokens.expired(SystemTime::now()) {
+        let _ = writeln!(
+            io::stderr(),
+            "warning: tokens.{token} has expired; nobody can use it: make another with `plugd token new {token}`, or \
+             remove the section"
+        );
+    }
 }
 
 /// Lists the linked handlers, and the plugins that use them.

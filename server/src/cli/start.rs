@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 
 use super::{Cli, Failure, Source, chain, config, print};
 use crate::address::ListenAddress;
-use crate::config::{Config, stays_root};
+use crate::config::{Config, PluginConfig, stays_root};
 use crate::process::Confinement;
 use crate::server::{Control, Server};
 use crate::{logging, process};
@@ -59,6 +59,7 @@ fn runtime(workers: u32) -> io::Result<Runtime> {
 }
 
 async fn serve(config: Config, registry: Registry, again: Again) -> Result<(), Failure> {
+    let greeting = greeting(&config);
     let server = Server::bind(config, registry).await?;
     let control = server.control();
     let signals = tokio::spawn(heed_signals(control, again).map_err(Failure::Runtime)?);
@@ -66,11 +67,30 @@ async fn serve(config: Config, registry: Registry, again: Again) -> Result<(), F
         print(&format!("plugd listening on {address}\n"))?;
     }
     if let Some(address) = server.addresses().first() {
-        info!("try: {} -s {address} call upper --data hello", client());
+        info!("try: {} {} {greeting}", client(), reach(address));
     }
     server.run().await;
     signals.abort();
     Ok(())
+}
+
+/// What a first caller asks for: something that is there.
+fn greeting(config: &Config) -> &'static str {
+    let is_upper = |plugin: &PluginConfig| plugin.enabled && plugin.name == "upper" && plugin.access.is_none();
+    if config.plugins.iter().any(is_upper) { "call upper --data hello" } else { "list" }
+}
+
+/// The options that lead to an address: nobody's certificate is for an address that stands for all of them.
+fn reach(address: &ListenAddress) -> String {
+    let near = |host: &str| match host {
+        "0.0.0.0" | "::" => "localhost".to_owned(),
+        host if host.contains(':') => format!("[{host}]"),
+        host => host.to_owned(),
+    };
+    match address {
+        ListenAddress::Tls { host, port } => format!("-s tls://{}:{port} --ca FILE", near(host)),
+        other => format!("-s {other}"),
+    }
 }
 
 /// How the client is called from where the server was.

@@ -1,6 +1,7 @@
 //! `plugd token`: makes tokens.
 
 use std::io::{self, Write};
+use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -33,7 +34,11 @@ fn parse_name(text: &str) -> Result<String, String> {
 }
 
 fn check_end(text: &str) -> Result<String, String> {
-    parse_end(text).map(|_| text.to_owned())
+    let end = parse_end(text)?;
+    if end <= SystemTime::now() {
+        return Err(format!("{text} is over; allowed: a day that is not, or a time to come, in UTC"));
+    }
+    Ok(text.to_owned())
 }
 
 pub(super) fn run(token: &Token) -> Result<(), Failure> {

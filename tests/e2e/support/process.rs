@@ -104,6 +104,21 @@ impl Plugd {
         Plugd { dir, address, child }
     }
 
+    /// Serves what the plugins.toml in `dir` says, and keeps the log as [`Plugd::start_logged`] does; returns all of its
+    /// `listeners` addresses.
+    pub(crate) fn start_in(dir: PathBuf, listeners: usize) -> (Plugd, Vec<String>) {
+        let mut command = with_args(plugd(), &["--log", "info", "--log-format", "json", "--config", "plugins.toml"]);
+        command.current_dir(dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the server's program");
+        let lines = BufReader::new(child.stdout.as_mut().expect("a pipe")).lines().take(listeners);
+        let address = |line: String| line.strip_prefix("plugd listening on ").expect("an address").to_owned();
+        let addresses: Vec<String> = lines.map(|line| address(line.expect("a line of text"))).collect();
+        assert_eq!(addresses.len(), listeners, "the server did not start");
+        // A directory of its own, as every server has; this one has nothing in it.
+        let own = tempfile::tempdir().expect("a temporary directory");
+        (Plugd { dir: own, address: addresses[0].clone(), child }, addresses)
+    }
+
     /// Starts the server anew at the address that it had.
     pub(crate) fn restart(&mut self, plugins: &str) {
         self.kill();
