@@ -205,10 +205,13 @@ impl Server {
             accepting.spawn(accept(listener.clone(), shared.clone(), connections.clone()));
         }
         let accept_too = {
-            let (shared, connections) = (shared.clone(), connections.clone());
-            // The sockets are closed with the server, and not when the rescue has noticed its end.
+            // The sockets are closed and the plugins dropped with the server, and not when the rescue has noticed its end.
             let listeners: Vec<Weak<Listener>> = listeners.iter().map(Arc::downgrade).collect();
-            move || accept_again(&listeners, &shared, &connections)
+            let (shared, connections) = (Arc::downgrade(&shared), Arc::downgrade(&connections));
+            move || match (shared.upgrade(), connections.upgrade()) {
+                (Some(shared), Some(connections)) => accept_again(&listeners, &shared, &connections),
+                _ => JoinSet::new(),
+            }
         };
         let let_go_too = {
             let connections = Arc::downgrade(&connections);

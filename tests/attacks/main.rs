@@ -133,6 +133,7 @@ fn a_command_that_would_write_its_own_lines_into_the_log() {
         assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
         assert!(!line.chars().any(|letter| letter.is_control() || letter == '\u{202e}'), "{line:?}");
     }
+    drop(peer);
     target.survives(0);
 }
 

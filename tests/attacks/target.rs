@@ -82,9 +82,10 @@ impl Target {
         let address = line.trim_end().strip_prefix("plugd listening on tcp://").and_then(|text| text.parse().ok());
         let before = Use { resident: 0, descriptors: 0, children: 0 };
         let mut target = Target { address: address.expect("an address"), dir, child, before };
-        // The first call builds what all later ones have.
+        let descriptors = target.uses().descriptors;
+        // The first call builds what all later ones have, but for descriptors: its own may still be there after it.
         target.echo();
-        target.before = target.uses();
+        target.before = Use { descriptors, ..target.uses() };
         target
     }
 
@@ -109,7 +110,7 @@ impl Target {
         Duration::from_millis(10) * (ticks(11) + ticks(12))
     }
 
-    /// What must hold after every attack; `panics` of them were the attack itself.
+    /// What must hold after every attack, when its connections are closed; `panics` of them were the attack itself.
     pub(crate) fn survives(mut self, panics: usize) {
         assert!(self.child.try_wait().expect("a child").is_none(), "the server has ended");
         let begun = Instant::now();
