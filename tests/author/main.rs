@@ -73,7 +73,13 @@ impl Shell {
         command.args(["--noprofile", "--norc"]).current_dir(dir);
         command.env("PATH", format!("{}:{path}", programs.display())).env("CARGO_NET_OFFLINE", "true");
         command.env("XDG_CACHE_HOME", dir.join("cache"));
-        command.env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("author"));
+        // Those of this crate, which cargo gives to tests, are not the reader's, and other ones make some crates compile anew.
+        let is_ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_ours)) {
+            command.env_remove(name);
+        }
+        // What both builds share is compiled once.
+        command.env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory"));
         command.env_remove("PLUGD_CONFIG").env_remove("PLUG_SERVER").env("CARGO_TERM_COLOR", "never");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("bash");
         let (says, output) = channel();
