@@ -1,5 +1,8 @@
 //! One connection: its hello, its calls one after the other, and how long each step may take.
 
+mod asking;
+mod stranger;
+
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -9,22 +12,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use plugd_core::transport::{Connection, Departure, GreetError, Stream, Traffic};
-use plugd_core::wire::{Auth, End, HelloError, Knock, Open, OpenError, VERSION};
-use plugd_core::{CallEnd, Caller, Code, Origin, Principal, Status};
+use plugd_core::wire::{End, HelloError};
+use plugd_core::{CallEnd, Caller, Code, Origin, Status};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{Level, Span, debug, field, info, info_span, warn};
 
+use self::asking::{Recent, Refusal, Traces, Who, ask};
+use self::stranger::refusal;
 use crate::alarm::Alarm;
 use crate::audit::{self, Record};
 use crate::config::ServerSettings;
-use crate::identity::{Gate, Identity, Refused};
+use crate::identity::{Gate, Identity};
 use crate::limits::{Pacing, Place, come_back};
 use crate::listener::{Arrival, Transport};
-use crate::plugin::Route;
 use crate::reload::Reloading;
-use crate::router::{Ask, Halves, Outcome, Passages, Router, Then, violated};
+use crate::router::{Halves, Outcome, Passages, Router, Then, violated};
 use crate::stopping::{Stage, Stopping, Waiting};
 
 /// How long a refused peer, or one that is told that its connection closes, may take to read that.
@@ -32,9 +36,6 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the input of a call that has ended may go on before its connection is closed: the caller has been told.
 const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The longest opening header that is remembered, in bytes: it holds a plugin and an operation of ordinary names.
-const RECENT_LEN_MAX: usize = 64;
 
 /// What all connections of a server share.
 pub(crate) struct Shared {
@@ -157,34 +158,6 @@ enum Leave {
     Stalled,
     Idle,
     Draining,
-}
-
-/// The route of the call before. Busy callers send the same opening header again and again, and reading and finding it is a
-/// tenth of a short call.
-struct Recent {
-    /// The header, when it held a command and nothing else, and was short; otherwise empty.
-    header: [u8; RECENT_LEN_MAX],
-    header_len: usize,
-    /// That of the plugins that it was found in.
-    generation: u64,
-    route: Route,
-    /// Who was allowed to take it; whoever is somebody else by now has to be looked at again.
-    principal: Principal,
-}
-
-impl Recent {
-    fn new(header: &[u8], generation: u64, route: Route, principal: Principal) -> Recent {
-        let mut recent = Recent { header: [0; RECENT_LEN_MAX], header_len: 0, generation, route, principal };
-        if let Some(place) = recent.header.get_mut(..header.len()) {
-            place.copy_from_slice(header);
-            recent.header_len = header.len();
-        }
-        recent
-    }
-
-    fn holds_for(&self, header: &[u8], generation: u64, principal: &Principal) -> bool {
-        self.generation == generation && &self.header[..self.header_len] == header && self.principal == *principal
-    }
 }
 
 impl Session {
@@ -488,105 +461,6 @@ impl Session {
     }
 }
 
-/// Where a call leaves its traces.
-struct Traces<'t> {
-    span: &'t Span,
-    record: Option<&'t mut Record>,
-}
-
-impl Traces<'_> {
-    fn note(&mut self, open: &Open<'_>, route: Option<&Route>) {
-        if let Some(record) = &mut self.record {
-            record.note(open, route);
-        }
-    }
-
-    fn are_off(&self) -> bool {
-        self.record.is_none() && self.span.is_disabled()
-    }
-}
-
-/// Who a connection's caller is, and how that is found out.
-struct Who<'c> {
-    caller: &'c mut Caller,
-    identity: &'c mut Identity,
-    gate: &'c Gate,
-}
-
-impl Who<'_> {
-    /// Looks at what the call proves, before anything else of it is.
-    fn check(&mut self, router: &Router, auth: Option<&Auth>) -> Result<(), Refused> {
-        let (generation, plugins) = router.numbered_plugins();
-        self.identity.check(auth, self.caller, (generation, plugins.tokens()), self.gate)
-    }
-}
-
-/// Why a call does not come to its handler.
-struct Refusal {
-    status: Status,
-    then: Then,
-    /// How long the answer waits.
-    delay: Duration,
-    /// In how long the same call would pass, where that is known.
-    wait: Option<Duration>,
-}
-
-impl From<Status> for Refusal {
-    fn from(status: Status) -> Refusal {
-        Refusal { status, then: Then::Continue, delay: Duration::ZERO, wait: None }
-    }
-}
-
-impl From<Refused> for Refusal {
-    fn from(Refused { status, delay, wait }: Refused) -> Refusal {
-        Refusal { status, then: Then::Close, delay, wait }
-    }
-}
-
-/// Reads the opening header, and finds what it names.
-fn ask<'r>(
-    router: &Router,
-    payload: &Bytes,
-    mut who: Who<'_>,
-    recent: &'r mut Option<Recent>,
-    mut traces: Traces<'_>,
-) -> Result<(&'r Route, Ask), Refusal> {
-    let generation = router.generation();
-    let principal = &who.caller.principal;
-    let holds = traces.are_off()
-        && who.identity.is_fresh(generation)
-        && recent.as_ref().is_some_and(|recent| recent.holds_for(payload, generation, principal));
-    let ask = match holds {
-        true => Ask::default(),
-        false => {
-            // What is not called any more is not held while something else is looked for.
-            *recent = None;
-            let malformed = |error: OpenError| {
-                traces.span.record("peer", field::display(&who.caller));
-                Status::invalid_argument("malformed-header", error.to_string()).with_origin(Origin::Server)
-            };
-            let open = Open::decode(payload).map_err(malformed)?;
-            traces.span.record("command", field::debug(&open.command));
-            traces.note(&open, None);
-            let checked = match who.identity.is_settled(open.auth.as_ref()) {
-                true => Ok(()),
-                false => who.check(router, open.auth.as_ref()),
-            };
-            // Who calls may be known only since then.
-            traces.span.record("peer", field::display(&who.caller));
-            checked?;
-            let route = router.find(&open.command, who.caller)?;
-            traces.note(&open, Some(&route));
-            let ask = Ask::of(open);
-            let header: &[u8] = if ask.is_bare() { payload } else { &[] };
-            *recent = Some(Recent::new(header, generation, route, who.caller.principal.clone()));
-            ask
-        }
-    };
-    let recent = recent.as_ref().expect("it holds, or was made just now");
-    Ok((&recent.route, ask))
-}
-
 /// One line a call. What the caller did wrong or gave up is ordinary; what the server did wrong is not. The time is not
 /// taken where ordinary calls are not logged.
 fn log(status: &Status, elapsed: Option<Duration>, traffic: Traffic) {
@@ -600,23 +474,5 @@ fn log(status: &Status, elapsed: Option<Duration>, traffic: Traffic) {
         detail => {
             info!(target: "plugd::call", code, reason, origin, duration_ms, received, sent, detail, "call ended");
         }
-    }
-}
-
-/// What a peer that speaks another protocol is told.
-fn refusal(knock: Knock) -> Vec<u8> {
-    let text = format!(
-        "this port speaks the plugd protocol, version {VERSION}, and found {}; use the client plug\r\n",
-        knock.name()
-    );
-    match knock {
-        Knock::Http => format!(
-            "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
-            text.len()
-        )
-        .into_bytes(),
-        // A fatal alert, protocol_version (RFC 8446, section 6), is what a TLS client can report.
-        Knock::Tls => [&[0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x46], text.as_bytes()].concat(),
-        Knock::Ssh | Knock::Stranger => text.into_bytes(),
     }
 }
