@@ -119,6 +119,16 @@ fn certificates_that_are_there_are_left_alone() {
 }
 
 #[test]
+fn no_certificate_is_made_that_no_rule_can_name() {
+    for (name, why) in [("*.example", "compared by its whole name"), ("a b", "no name that a certificate may have")] {
+        let dir = dir();
+        let refused = plugd_in(dir.path(), &["cert", "dev", "--client", name]);
+        assert!(refused.code == Some(2) && refused.stderr.contains(why), "{refused:?}");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 0);
+    }
+}
+
+#[test]
 fn a_token_holds_until_it_is_over_and_the_log_says_why() {
     let (token, section) = token("ci");
     let dir = dir();

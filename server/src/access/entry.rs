@@ -160,7 +160,7 @@ fn unknown_kind(text: &str, kind: &str) -> String {
 
 /// A name as certificates have it. What could never be in one is a mistake, and so is what means more than one name: a denial
 /// of `*.example` would deny nobody.
-fn certificate_name(text: &str) -> Result<String, String> {
+pub(crate) fn certificate_name(text: &str) -> Result<String, String> {
     if text.contains('*') {
         return Err("a certificate is compared by its whole name; name each".to_owned());
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use plugd_core::{Caller, Rights};
 
-pub(crate) use self::entry::{Entry, Way};
+pub(crate) use self::entry::{Entry, Way, certificate_name};
 pub(crate) use self::groups::Groups;
 pub(crate) use self::section::AccessSection;
 

@@ -13,6 +13,7 @@ use rcgen::{
 };
 
 use super::{Failure, print};
+use crate::access::certificate_name;
 
 /// How long the certificates hold, in days: long enough to try things out, too short to be relied on.
 const DAYS: u64 = 90;
@@ -41,7 +42,7 @@ pub(super) struct Dev {
     #[arg(long, value_name = "HOST")]
     name: Vec<String>,
     /// The name of the client, for rules of access
-    #[arg(long, value_name = "NAME", default_value = "dev")]
+    #[arg(long, value_name = "NAME", default_value = "dev", value_parser = certificate_name)]
     client: String,
 }
 
