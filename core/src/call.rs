@@ -40,7 +40,7 @@ pub struct Request {
 /// [`Call::may_call`].
 pub trait Rights: fmt::Debug + Send + Sync {
     /// Whether `caller` may call the operation. One that does not exist, nobody may call.
-    fn admit(&self, operation: &str, caller: &Caller) -> bool;
+    fn admits(&self, operation: &str, caller: &Caller) -> bool;
 }
 
 /// A piece of payload: one frame's worth.
@@ -90,7 +90,7 @@ impl Call {
     /// Whether the caller may call another operation of the same plugin, by the rules that held when this call began: what
     /// calls of one operation leave behind is not for callers of another, unless they may call both.
     pub fn may_call(&self, operation: &str) -> bool {
-        self.request.rights.as_ref().is_none_or(|rights| rights.admit(operation, &self.caller))
+        self.request.rights.as_ref().is_none_or(|rights| rights.admits(operation, &self.caller))
     }
 
     /// What the caller says beside the arguments.

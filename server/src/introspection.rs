@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use plugd_core::{Call, Caller, Descriptor, Handler, Layer, Metrics, Operation, Status, did_you_mean};
+use plugd_core::{Call, Caller, Descriptor, Handler, Layer, Metrics, Operation, Rights, Status, did_you_mean};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};

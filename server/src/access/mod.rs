@@ -52,11 +52,6 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Whether `caller` may call the operation.
-    pub(crate) fn admits(&self, operation: &str, caller: &Caller) -> bool {
-        self.rules.get(operation).is_some_and(|rule| rule.admits(caller))
-    }
-
     /// Whether there is an operation that `caller` may call.
     pub(crate) fn admits_any(&self, caller: &Caller) -> bool {
         self.rules.values().any(|rule| rule.admits(caller))
@@ -69,7 +64,7 @@ impl Access {
 }
 
 impl Rights for Access {
-    fn admit(&self, operation: &str, caller: &Caller) -> bool {
-        self.admits(operation, caller)
+    fn admits(&self, operation: &str, caller: &Caller) -> bool {
+        self.rule(operation).is_some_and(|rule| rule.admits(caller))
     }
 }

@@ -82,14 +82,12 @@ fn greeting(config: &Config) -> &'static str {
 
 /// The options that lead to an address: nobody's certificate is for an address that stands for all of them.
 fn reach(address: &ListenAddress) -> String {
-    let near = |host: &str| match host {
-        "0.0.0.0" | "::" => "localhost".to_owned(),
-        host if host.contains(':') => format!("[{host}]"),
-        host => host.to_owned(),
-    };
     match address {
-        ListenAddress::Tls { host, port } => format!("-s tls://{}:{port} --ca FILE", near(host)),
-        other => format!("-s {other}"),
+        ListenAddress::Tls { host, port } if matches!(&**host, "0.0.0.0" | "::") => {
+            reach(&ListenAddress::Tls { host: "localhost".into(), port: *port })
+        }
+        ListenAddress::Tls { .. } => format!("-s {address} --ca FILE"),
+        _ => format!("-s {address}"),
     }
 }
 

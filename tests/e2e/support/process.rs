@@ -58,6 +58,15 @@ pub(crate) struct Plugd {
     child: Child,
 }
 
+/// Where a server says that it listens, as soon as it does.
+fn addresses(server: &mut Child, listeners: usize) -> Vec<String> {
+    let lines = BufReader::new(server.stdout.as_mut().expect("a pipe")).lines().take(listeners);
+    let address = |line: String| line.strip_prefix("plugd listening on ").expect("an address").to_owned();
+    let addresses: Vec<String> = lines.map(|line| address(line.expect("a line of text"))).collect();
+    assert_eq!(addresses.len(), listeners, "the server did not start");
+    addresses
+}
+
 impl Plugd {
     /// Serves `plugins` on a free port.
     pub(crate) fn start(plugins: &str) -> Plugd {
@@ -98,9 +107,7 @@ impl Plugd {
         std::fs::write(dir.path().join("plugins.toml"), text).expect("a file");
         command.current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the server's program");
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("a line of text");
-        let address = line.trim_end().strip_prefix("plugd listening on ").expect("an address").to_owned();
+        let address = addresses(&mut child, 1).remove(0);
         Plugd { dir, address, child }
     }
 
@@ -110,10 +117,7 @@ impl Plugd {
         let mut command = with_args(plugd(), &["--log", "info", "--log-format", "json", "--config", "plugins.toml"]);
         command.current_dir(dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server's program");
-        let lines = BufReader::new(child.stdout.as_mut().expect("a pipe")).lines().take(listeners);
-        let address = |line: String| line.strip_prefix("plugd listening on ").expect("an address").to_owned();
-        let addresses: Vec<String> = lines.map(|line| address(line.expect("a line of text"))).collect();
-        assert_eq!(addresses.len(), listeners, "the server did not start");
+        let addresses = addresses(&mut child, listeners);
         // A directory of its own, as every server has; this one has nothing in it.
         let own = tempfile::tempdir().expect("a temporary directory");
         (Plugd { dir: own, address: addresses[0].clone(), child }, addresses)
@@ -127,9 +131,7 @@ impl Plugd {
         let mut command = with_args(plugd(), &["--log", "warn"]);
         command.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::piped());
         self.child = command.spawn().expect("the server's program");
-        let mut line = String::new();
-        BufReader::new(self.child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("a line of text");
-        assert!(line.contains(&self.address), "{line}");
+        assert_eq!(addresses(&mut self.child, 1), [&*self.address]);
     }
 
     /// The file of this name that the plugin `files` serves.
